@@ -1,0 +1,152 @@
+"""The command line: `fastsoft` or `python -m fastsoft`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import fastsoft
+from fastsoft import _bench, _stream
+
+DESCRIPTION = "Fast, accurate softmax: of .npy files of any size, and measured beside NumPy on this machine."
+EXAMPLES = """\
+examples:
+  fastsoft info
+  fastsoft bench --quick
+  fastsoft bench --threads 2 --json bench.json --plot bench.png
+  fastsoft softmax logits.npy probabilities.npy
+  fastsoft log-softmax logits.npy log_probabilities.npy --axis 0 --temperature 0.7
+
+An exit status of 1 is an error while running, 2 a wrong command line, 130 an interrupt (Ctrl-C).
+"""
+STREAMED = {
+    "softmax": "exp(x_i / T) / sum_j exp(x_j / T)",
+    "log-softmax": "x_i / T - log sum_j exp(x_j / T)",
+    "logsumexp": "log sum_j exp(x_j)",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        with _signals_as_exit():
+            arguments.run(arguments)
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except (ImportError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        return _fail(str(error) or type(error).__name__)
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"fastsoft: error: {message}", file=sys.stderr)
+    return 1
+
+
+def _info(_: argparse.Namespace) -> None:
+    fastsoft.show_config()
+
+
+def _run_bench(arguments: argparse.Namespace) -> None:
+    if arguments.threads is not None:
+        fastsoft.set_num_threads(arguments.threads)
+    if arguments.plot:
+        _bench.figure_class()  # without matplotlib, say so before the measuring
+    results = _bench.bench(quick=arguments.quick, progress=_progress)
+    print(_bench.table(results))
+    if arguments.json:
+        _bench.write_json(results, arguments.json)
+    if arguments.plot:
+        _bench.plot(results, arguments.plot)
+
+
+def _run_stream(arguments: argparse.Namespace) -> None:
+    options = {"num_threads": arguments.threads}
+    if "temperature" in arguments:
+        options["temperature"] = arguments.temperature
+    function = getattr(fastsoft, arguments.command.replace("-", "_"))
+    paths = arguments.source, arguments.target
+    _stream.stream(function, *paths, axis=arguments.axis, force=arguments.force, progress=_progress, **options)
+
+
+def _progress(items: Sequence[Any]) -> Iterable[Any]:
+    """Show a bar while `items` are taken, on a terminal and where tqdm is installed."""
+    if sys.stderr.isatty():
+        try:
+            bar: Iterable[Any] = importlib.import_module("tqdm").tqdm(items, leave=False)
+            return bar
+        except ImportError:
+            pass
+    return items
+
+
+@contextmanager
+def _signals_as_exit() -> Iterator[None]:
+    """Make the first SIGINT, SIGTERM or SIGHUP a SystemExit, so that files are cleaned up, and ignore further ones."""
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in names}
+    ours = [number for number, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)]
+
+    def stop(number: int, _: object) -> None:
+        for each in ours:
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # where Python lets nobody set a handler
+        ours = []
+    try:
+        for each in ours:
+            signal.signal(each, stop)
+        yield
+    finally:
+        for each in ours:
+            signal.signal(each, before[each])
+
+
+def _positive(text: str) -> int:
+    try:
+        if (value := int(text)) >= 1:
+            return value
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"must be a positive integer, not {text!r}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("fastsoft", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw)
+    parser.add_argument("--version", action="version", version=f"fastsoft {fastsoft.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    threads = argparse.ArgumentParser(add_help=False)
+    threads.add_argument("--threads", type=_positive, metavar="N", help="threads to use (default: as fastsoft chooses)")
+
+    info = commands.add_parser("info", help="version, instruction sets and threads")
+    info.set_defaults(run=_info)
+
+    bench = commands.add_parser("bench", parents=[threads], help="speed and accuracy beside NumPy on this machine")
+    bench.add_argument("--quick", action="store_true", help="smaller arrays and less time: a few seconds")
+    bench.add_argument("--json", metavar="FILE", help="write the results to this file")
+    bench.add_argument("--plot", metavar="FILE.png", help="draw them too (pip install fastsoft[cli])")
+    bench.set_defaults(run=_run_bench)
+
+    for name, formula in STREAMED.items():
+        command = commands.add_parser(name, parents=[threads], help=f"{formula} of an .npy file of any size")
+        command.add_argument("source", metavar="IN.npy", help="is mapped, so it may be larger than memory")
+        command.add_argument("target", metavar="OUT.npy", help="appears when complete; must not exist yet")
+        command.add_argument("--axis", type=int, default=-1, metavar="K", help="of the classes (default: the last)")
+        if name != "logsumexp":
+            command.add_argument("--temperature", type=float, default=1.0, metavar="T", help="default: 1")
+        command.add_argument("--force", action="store_true", help="replace OUT.npy if it exists")
+        command.set_defaults(run=_run_stream)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

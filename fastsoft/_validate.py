@@ -1,0 +1,161 @@
+"""What comes in: the only place that raises for a bad argument. Nothing is written before all of it has passed."""
+
+from __future__ import annotations
+
+import math
+import operator
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.exceptions import AxisError
+
+Array = np.ndarray[Any, Any]
+PLAIN, SCALED, WIDE = 0, 1, 2  # how x enters exp: simd/math.hpp
+FLOATS = "float16, bfloat16, float32, float64"
+
+
+class EmptyRowError(ValueError):
+    """With ``empty="raise"``: a row holds nothing, being all -inf or all masked.
+
+    Attributes
+    ----------
+    count : int
+        How many such rows there are.
+    first : tuple of int
+        The index of the first, over the batch axes.
+    """
+
+    def __init__(self, count: int, first: tuple[int, ...]) -> None:
+        super().__init__(f"x: {count} empty row(s) (all -inf or all masked), the first at batch index {first}; "
+                         'empty="nan" or empty="zero" allows them')  # fmt: skip
+        self.count = count
+        self.first = first
+
+
+def array(x: object, name: str = "x") -> Array:
+    """`x` as an array that the kernels take: a floating type, native byte order, aligned. No copy where that holds."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; pass {name}.data and where=~{name}.mask")
+    a = np.asarray(x)
+    kind, size = a.dtype.kind, a.dtype.itemsize
+    if kind in "biu":
+        return a.astype(np.float64)  # widened before anything is subtracted
+    if not (kind == "f" and size <= 8 and a.dtype.names is None) and a.dtype.name != "bfloat16":
+        raise TypeError(f"{name} must be of dtype {FLOATS}, an integer or bool, got {a.dtype}")
+    if not (a.dtype.isnative and a.flags.aligned):
+        return a.astype(a.dtype.newbyteorder("="))
+    return a
+
+
+def axes(axis: object, ndim: int) -> tuple[int, ...]:
+    """`axis` (an int, a tuple of ints, or None for all) as different numbers from 0 to ndim - 1."""
+    if axis is None:
+        return tuple(range(ndim))
+    given = axis if isinstance(axis, tuple) else (axis,)
+    found = []
+    for a in given:
+        try:
+            k = operator.index(a)  # type: ignore[arg-type]
+        except TypeError:
+            raise TypeError(f"axis must be an int, a tuple of ints or None, got {type(a).__name__} in {axis!r}") from None
+        if not -ndim <= k < ndim:
+            raise AxisError(k, ndim, "axis")
+        found.append(k % ndim)
+    if len(set(found)) != len(found):
+        raise ValueError(f"axis names an axis twice: {axis!r} for an array of {ndim} axes")
+    return tuple(found)
+
+
+def factor(temperature: object) -> tuple[int, tuple[float, float, float]]:
+    """How 1/temperature is applied, and g, hi and lo with 1/temperature = g (hi + lo)."""
+    try:
+        t = float(temperature)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise TypeError(f"temperature must be a positive finite number, got {type(temperature).__name__}") from None
+    if not (t > 0 and math.isfinite(t)):
+        raise ValueError(f"temperature must be a positive finite number, got {temperature!r}")
+    if t == 1:
+        return PLAIN, (1.0, 0.0, 1.0)
+    how, g = SCALED, 1.0
+    if not 2.0**-60 <= t <= 2.0**60:
+        how, g = WIDE, 2.0 ** min(1 - math.frexp(t)[1], 1023)
+    exact = 1 / (Fraction(t) * Fraction(g))
+    hi = float(exact)
+    return how, (hi, float(exact - Fraction(hi)), g)
+
+
+def mask(where: object, shape: tuple[int, ...]) -> Array | None:
+    """`where` as booleans of x's shape."""
+    if where is None:
+        return None
+    w = np.asarray(where)
+    if w.dtype != np.bool_:
+        raise TypeError(f"where must be of dtype bool, got {w.dtype}")
+    try:
+        return np.broadcast_to(w, shape)
+    except ValueError:
+        raise ValueError(f"where must broadcast to the shape of x, {shape}, got {w.shape}") from None
+
+
+def empty_value(empty: object) -> float:
+    """The probabilities in an empty row: NaN or 0."""
+    if not isinstance(empty, str) or empty not in ("nan", "zero", "raise"):
+        raise ValueError(f'empty must be "nan", "zero" or "raise", got {empty!r}')
+    return 0.0 if empty == "zero" else math.nan
+
+
+def no_empty_rows(x: Array, axis: tuple[int, ...], where: Array | None) -> None:
+    """Raise EmptyRowError if a row holds nothing but -inf."""
+    if x.size == 0:
+        return
+    with np.errstate(all="ignore"):
+        top = np.max(x, axis=axis, initial=-np.inf, where=True if where is None else where)
+    rows = np.argwhere(np.asarray(top == -np.inf))
+    if len(rows):
+        raise EmptyRowError(len(rows), tuple(map(int, rows[0])))
+
+
+def result(out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """`out` if it fits the result, or a new array."""
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        raise TypeError(f"out must be a numpy.ndarray, got {type(out).__name__}")
+    if out.dtype != dtype or not out.dtype.isnative:
+        raise TypeError(f"out must be of the result's dtype {dtype}, got {out.dtype!r}")
+    if out.shape != shape:
+        raise ValueError(f"out must be of the result's shape {shape}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out must be writable, got a read-only array")
+    if _overlaps_itself(out):
+        raise ValueError(f"out must not overlap itself, got strides {out.strides} for shape {out.shape}")
+    return out
+
+
+def _overlaps_itself(a: Array) -> bool:
+    """Whether two elements may share memory: each axis must step over all that the smaller ones reach."""
+    reach = a.itemsize
+    for stride, size in sorted((abs(s), n) for s, n in zip(a.strides, a.shape, strict=True) if n > 1):
+        if stride < reach:
+            return a.size > 0
+        reach += stride * (size - 1)
+    return False
+
+
+def must_copy(out: Array, x: Array, where: Array | None) -> bool:
+    """Whether writing `out` could change what is still to be read: an overlap that is not x itself, in place."""
+    if not out.flags.aligned:
+        return True
+    if where is not None and np.may_share_memory(out, where):
+        return True
+    if not np.may_share_memory(out, x):
+        return False
+    same = (out.ctypes.data, out.shape, out.strides) == (x.ctypes.data, x.shape, x.strides)
+    if same:
+        return False
+    try:
+        return np.shares_memory(out, x, max_work=1)
+    except np.exceptions.TooHardError:
+        return True
+

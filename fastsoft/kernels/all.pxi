@@ -1,0 +1,7 @@
+# The kernels of one instruction set: isa/<isa>.pyx includes this file, setup.py gives the flags.
+include "vec.pxi"
+include "operation.pxi"
+include "rows.pxi"
+include "tiles.pxi"
+include "batch.pxi"
+include "module.pxi"

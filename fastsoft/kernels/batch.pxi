@@ -1,0 +1,242 @@
+# The batch: where the rows lie in memory, how they come into rows.pxi and tiles.pxi, and who takes which.
+cdef struct Batch:
+    Operation op
+    Py_ssize_t n  # classes
+    Py_ssize_t rows
+    char* x
+    char* out
+    char* where  # booleans, or NULL
+    Py_ssize_t x_step  # bytes from class to class
+    Py_ssize_t out_step
+    Py_ssize_t where_step
+    int ndim  # batch axes, neighbours merged where they can be
+    Py_ssize_t[MAX_NDIM] shape
+    Py_ssize_t[MAX_NDIM] x_stride
+    Py_ssize_t[MAX_NDIM] out_stride
+    Py_ssize_t[MAX_NDIM] where_stride
+
+
+cdef enum:
+    SERIAL = 65536  # classes in all below which one thread is faster
+    GRAIN = 32768  # the least for each thread
+
+
+cdef inline Py_ssize_t offset(const Batch* b, const Py_ssize_t* stride, Py_ssize_t i) noexcept nogil:
+    """Where row i starts, in bytes"""
+    cdef Py_ssize_t at = 0
+    cdef int d
+    for d in range(b.ndim - 1, 0, -1):
+        at += i % b.shape[d] * stride[d]
+        i //= b.shape[d]
+    return at + i * stride[0] if b.ndim > 0 else 0
+
+
+cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
+    """Short rows, and rows whose neighbours lie closer than their own classes"""
+    cdef Py_ssize_t last = b.x_stride[b.ndim - 1] if b.ndim > 0 else 0
+    if b.n <= SHORT:
+        return True
+    return last == itemsize and b.x_step != itemsize and b.shape[b.ndim - 1] >= 4
+
+
+cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t itemsize, Py_ssize_t worksize) noexcept nogil:
+    """Bytes that each thread needs"""
+    if by_tiles(b, itemsize):
+        return b.n * REGISTER
+    if b.x_step == itemsize and b.out_step == itemsize and worksize == itemsize and b.where == NULL:
+        return REGISTER
+    return b.n * worksize + REGISTER
+
+
+# ---- strided memory of any type to a contiguous row of the work type, and back ----
+
+cdef inline void gather(
+    const char* x, Py_ssize_t step, Py_ssize_t n, floating* y, Py_ssize_t y_step, element* unused
+) noexcept nogil:
+    """y_j = x_j"""
+    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef floating zero = 0
+    if not (floating is double and element is not double) and not (floating is float and element is double):
+        if step == sizeof(element) and y_step == 1:
+            for j from 0 <= j < n by lanes:
+                store(y + j, load(<const element*> x + j, n - j, zero), n - j)
+            return
+    for j in range(n):
+        y[j * y_step] = to_work((<const element*> (x + j * step))[0])
+
+
+cdef inline void scatter(
+    const floating* y, Py_ssize_t y_step, Py_ssize_t n, char* out, Py_ssize_t step, element* unused
+) noexcept nogil:
+    """out_j = y_j, rounded once"""
+    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef floating zero = 0
+    if not (floating is double and element is not double) and not (floating is float and element is double):
+        if step == sizeof(element) and y_step == 1:
+            for j from 0 <= j < n by lanes:
+                store(<element*> out + j, load(y + j, n - j, zero), n - j)
+            return
+        for j in range(n):
+            from_work(y[j * y_step], <element*> (out + j * step))
+
+
+cdef inline void hide(
+    const char* where, Py_ssize_t step, Py_ssize_t n, floating* y, Py_ssize_t y_step
+) noexcept nogil:
+    """y_j = -inf where `where` is false"""
+    cdef Py_ssize_t j
+    for j in range(n):
+        if where[j * step] == 0:
+            y[j * y_step] = -INFINITY
+
+
+# ---- a run of rows, on one thread ----
+
+cdef inline void one_row(
+    const Batch* b, Py_ssize_t i, floating* scratch, element* unused, const Team* team
+) noexcept nogil:
+    """Row i from x to out: as it lies where it can be used so, else by way of scratch"""
+    cdef char* x = b.x + offset(b, b.x_stride, i)
+    cdef char* out = b.out + offset(b, b.out_stride, i)
+    cdef Py_ssize_t results = 1 if b.op.kind == LOGSUMEXP else b.n
+    cdef const floating* source = <const floating*> x
+    cdef floating* target = <floating*> out
+    cdef bint same = (floating is float and element is float) or (floating is double and element is double)
+    if not same or b.x_step != sizeof(element) or b.where != NULL:
+        gather(x, b.x_step, b.n, scratch, 1, unused)
+        if b.where != NULL:
+            hide(b.where + offset(b, b.where_stride, i), b.where_step, b.n, scratch, 1)
+        source = scratch
+    if not same or b.out_step != sizeof(element):
+        target = scratch
+    row(source, target, b.n, &b.op, team)
+    if target == scratch:
+        scatter(scratch, 1, results, out, b.out_step, unused)
+
+
+cdef inline void one_tile(
+    const Batch* b, Py_ssize_t i, int count, floating* scratch, element* unused
+) noexcept nogil:
+    """Rows i .. i + count side by side in the lanes of a tile"""
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), j, c
+    cdef Py_ssize_t results = 1 if b.op.kind == LOGSUMEXP else b.n
+    cdef Py_ssize_t[16] x, out
+    cdef bint same = (floating is float and element is float) or (floating is double and element is double)
+    cdef bint beside = True, out_beside = True  # the rows lie next to each other
+    cdef floating zero = 0
+    for c in range(count):
+        x[c] = offset(b, b.x_stride, i + c)
+        out[c] = offset(b, b.out_stride, i + c)
+        beside = beside and x[c] == x[0] + c * <Py_ssize_t> sizeof(element)
+        out_beside = out_beside and out[c] == out[0] + c * <Py_ssize_t> sizeof(element)
+    if beside:
+        for j in range(b.n):
+            gather(b.x + x[0] + j * b.x_step, sizeof(element), count, scratch + j * lanes, 1, unused)
+    else:
+        for c in range(count):
+            gather(b.x + x[c], b.x_step, b.n, scratch + c, lanes, unused)
+    if b.where != NULL:
+        for c in range(count):
+            hide(b.where + offset(b, b.where_stride, i + c), b.where_step, b.n, scratch + c, lanes)
+    for c in range(count, lanes):  # unused lanes compute something harmless
+        for j in range(b.n):
+            scratch[j * lanes + c] = zero
+    if not tile(scratch, b.n, count, &b.op):
+        for c in range(count):
+            one_tile(b, i + c, 1, scratch, unused)
+        return
+    if out_beside:
+        for j in range(results):
+            scatter(scratch + j * lanes, 1, count, b.out + out[0] + j * b.out_step, sizeof(element), unused)
+    else:
+        for c in range(count):
+            scatter(scratch + c, lanes, results, b.out + out[c], b.out_step, unused)
+
+
+cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, element* unused) noexcept nogil:
+    """Rows start .. stop, under the default floating-point state"""
+    cdef control state = enter()
+    cdef Py_ssize_t i = start, lanes = REGISTER // (sizeof(double) if element is double else sizeof(float))
+    if by_tiles(b, sizeof(element)):
+        while i < stop:
+            if element is double:
+                one_tile[double, element](b, i, <int> min(lanes, stop - i), <double*> scratch, unused)
+            else:
+                one_tile[float, element](b, i, <int> min(lanes, stop - i), <float*> scratch, unused)
+            i += lanes
+    else:
+        while i < stop:
+            if element is double:
+                one_row[double, element](b, i, <double*> scratch, unused, NULL)
+            else:
+                one_row[float, element](b, i, <float*> scratch, unused, NULL)
+            i += 1
+    leave(state)
+
+
+# ---- threads ----
+
+cdef void run_shared(
+    const Batch* b, Py_ssize_t start, Py_ssize_t stop, int threads, char* scratch, Py_ssize_t size, element* unused
+) noexcept nogil:
+    """Rows start .. stop, an equal share for each thread"""
+    cdef int t
+    cdef Py_ssize_t rows = stop - start
+    for t in prange(threads, schedule="static", chunksize=1, num_threads=threads):
+        run(b, start + rows * t // threads, start + rows * (t + 1) // threads, scratch + t * size, unused)
+
+
+cdef void run_split(
+    const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, const Team* team, element* unused
+) noexcept nogil:
+    """Rows start .. stop one after the other, each shared among the team"""
+    cdef control state = enter()
+    cdef Py_ssize_t i
+    for i in range(start, stop):
+        if element is double:
+            one_row[double, element](b, i, <double*> scratch, unused, team)
+        else:
+            one_row[float, element](b, i, <float*> scratch, unused, team)
+    leave(state)
+
+
+cdef int run_all(
+    const Batch* b, Py_ssize_t start, Py_ssize_t stop, int threads, element* unused
+) noexcept nogil:
+    """Rows start .. stop on at most `threads` threads; -1 where there is no memory for it"""
+    cdef Py_ssize_t worksize = sizeof(double) if element is double else sizeof(float)
+    cdef Py_ssize_t rows = stop - start, work = rows * b.n
+    cdef Py_ssize_t size = scratch_size(b, sizeof(element), worksize)
+    cdef Team team
+    cdef char[4096 + REGISTER] small
+    cdef char* memory = small
+    cdef char* scratch
+    cdef bint split
+    if work < SERIAL:
+        threads = 1
+    threads = <int> min(threads, work // GRAIN) if threads > 1 else 1
+    split = threads > 1 and rows < threads and not by_tiles(b, sizeof(element))
+    if threads > rows and not split:
+        threads = <int> rows
+    size = (size + REGISTER - 1) // REGISTER * REGISTER
+    team.threads = threads
+    team.blocks = (b.n + BLOCK - 1) // BLOCK
+    if split:  # a block gives three vecs at most
+        size += 3 * REGISTER * team.blocks
+    elif threads > 1:
+        size += REGISTER  # no two threads in one line
+    if size * (1 if split else threads) > 4096:
+        memory = <char*> malloc(size * (1 if split else threads) + REGISTER)
+        if memory == NULL:
+            return -1
+    scratch = memory + (-<uintptr_t> memory) % REGISTER
+    if split:
+        team.parts = scratch + size - 3 * REGISTER * team.blocks
+        run_split(b, start, stop, scratch, &team, unused)
+    elif threads > 1:
+        run_shared(b, start, stop, threads, scratch, size, unused)
+    else:
+        run(b, start, stop, scratch, unused)
+    if memory != small:
+        free(memory)
+    return 0

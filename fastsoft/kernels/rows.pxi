@@ -1,0 +1,231 @@
+# One row, contiguous and in its work type: e = exp(x - max) by blocks, and what follows from their sum.
+
+cdef inline vec[floating] block_max(const floating* x, Py_ssize_t n) noexcept nogil:
+    """max x, NaN apart, in all lanes"""
+    cdef Py_ssize_t i = 0, lanes = REGISTER // sizeof(floating)
+    cdef floating low = -INFINITY
+    cdef vec[floating] a = fill(low), b = a, c = a, d = a
+    while i + 4 * lanes <= n:  # four chains: one would wait for itself
+        a = larger(load(x + i, lanes, low), a)
+        b = larger(load(x + i + lanes, lanes, low), b)
+        c = larger(load(x + i + 2 * lanes, lanes, low), c)
+        d = larger(load(x + i + 3 * lanes, lanes, low), d)
+        i += 4 * lanes
+    while i < n:
+        a = larger(load(x + i, n - i, low), a)
+        i += lanes
+    return fold_max(larger(larger(a, b), larger(c, d)))
+
+
+cdef inline vec[floating] block_nan(const floating* x, Py_ssize_t n) noexcept nogil:
+    """NaN if one is in x, else 0, in all lanes"""
+    cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating)
+    cdef floating zero = 0
+    cdef vec[floating] a = fill(zero)
+    for i from 0 <= i < n by lanes:
+        a = a + nan_of(load(x + i, n - i, zero))
+    return fold_sum(a)
+
+
+cdef inline void block_sum(
+    const floating* x, floating* e, Py_ssize_t n, const Shift[floating]* shift, How how, Which which,
+    Sums[floating]* total
+) noexcept nogil:
+    """e_i = exp(x_i - max), and their sum in all lanes"""
+    cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating)
+    cdef floating low = -INFINITY
+    cdef Shift[floating] s = shift[0]
+    cdef Sums[floating] a
+    cdef vec[floating] v, w
+    begin(a)
+    for i from 0 <= i < n by lanes:
+        v = load(x + i, n - i, low)
+        w = shifted_exp(v, s, how)
+        if e != NULL:
+            store(e + i, w, n - i)
+        collect(a, w, v, s, which)
+    finish(a)
+    fold(a)
+    total[0] = a
+
+
+cdef inline void block_mend(floating* y, Py_ssize_t n, vec[floating] like) noexcept nogil:
+    """One and the same NaN in the lanes that are NaN in `like`"""
+    cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating)
+    cdef floating zero = 0
+    for i from 0 <= i < n by lanes:
+        store(y + i, one_nan(load(y + i, n - i, zero), like), n - i)
+
+
+cdef inline void block_scale(floating* y, Py_ssize_t n, pair[floating] r) noexcept nogil:
+    """y_i = e_i r, with r in two parts"""
+    cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating)
+    cdef floating zero = 0
+    cdef vec[floating] e
+    for i from 0 <= i < n by lanes:
+        e = load(y + i, n - i, zero)
+        store(y + i, mul_add(e, r.hi, e * r.lo), n - i)
+    if has_nan(r.hi):
+        block_mend(y, n, r.hi)
+
+
+cdef inline void block_log(
+    const floating* x, floating* y, Py_ssize_t n, const Shift[floating]* shift, Log[floating] log, How how
+) noexcept nogil:
+    """y_i = x_i - log sum_j exp x_j"""
+    cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating)
+    cdef floating low = -INFINITY
+    cdef Shift[floating] s = shift[0]
+    for i from 0 <= i < n by lanes:
+        store(y + i, log_value(load(x + i, n - i, low), log, s, how), n - i)
+    if has_nan(log.hi):
+        block_mend(y, n, log.hi)
+
+
+# ---- a row as a whole: its blocks in order on this thread, or shared out; the same bits either way ----
+
+cdef void team_max(const floating* x, Py_ssize_t n, const Team* team, vec[floating]* top) noexcept nogil:
+    cdef Py_ssize_t k
+    cdef vec[floating]* tops = <vec[floating]*> team.parts
+    for k in prange(team.blocks, schedule="static", num_threads=team.threads):
+        team_block_max(x + k * BLOCK, min(n - k * BLOCK, BLOCK), tops + k)
+    top[0] = tops[0]
+    for k in range(1, team.blocks):
+        top[0] = larger(top[0], tops[k])
+
+
+cdef void team_block_max(const floating* x, Py_ssize_t n, vec[floating]* top) noexcept nogil:
+    top[0] = block_max(x, n)
+
+
+cdef void team_sum(
+    const floating* x, floating* e, Py_ssize_t n, const Shift[floating]* s, How how, Which which, const Team* team
+) noexcept nogil:
+    cdef Py_ssize_t k
+    for k in prange(team.blocks, schedule="static", num_threads=team.threads):
+        team_block_sum(x, e, n, k, s, how, which, <Sums[floating]*> team.parts + k)
+
+
+cdef void team_block_sum(
+    const floating* x, floating* e, Py_ssize_t n, Py_ssize_t k, const Shift[floating]* s, How how, Which which,
+    Sums[floating]* part
+) noexcept nogil:
+    cdef control state = enter()
+    cdef Py_ssize_t start = k * BLOCK
+    block_sum(x + start, e + start if e != NULL else NULL, min(n - start, BLOCK), s, how, which, part)
+    leave(state)
+
+
+cdef void team_scale(floating* y, Py_ssize_t n, const pair[floating]* r, const Team* team) noexcept nogil:
+    cdef Py_ssize_t k
+    for k in prange(team.blocks, schedule="static", num_threads=team.threads):
+        team_block_scale(y + k * BLOCK, min(n - k * BLOCK, BLOCK), r)
+
+
+cdef void team_block_scale(floating* y, Py_ssize_t n, const pair[floating]* r) noexcept nogil:
+    cdef control state = enter()
+    block_scale(y, n, r[0])
+    leave(state)
+
+
+cdef void team_log(
+    const floating* x, floating* y, Py_ssize_t n, const Shift[floating]* s, const Log[floating]* log, How how,
+    const Team* team
+) noexcept nogil:
+    cdef Py_ssize_t k
+    for k in prange(team.blocks, schedule="static", num_threads=team.threads):
+        team_block_log(x + k * BLOCK, y + k * BLOCK, min(n - k * BLOCK, BLOCK), s, log, how)
+
+
+cdef void team_block_log(
+    const floating* x, floating* y, Py_ssize_t n, const Shift[floating]* s, const Log[floating]* log, How how
+) noexcept nogil:
+    cdef control state = enter()
+    block_log(x, y, n, s, log[0], how)
+    leave(state)
+
+
+cdef inline vec[floating] row_max(const floating* x, Py_ssize_t n, const Team* team) noexcept nogil:
+    cdef vec[floating] top
+    if team == NULL:
+        return block_max(x, n)
+    team_max(x, n, team, &top)
+    return top
+
+
+cdef inline void row_sum(
+    const floating* x, floating* e, Py_ssize_t n, const Shift[floating]* s, How how, Which which, const Team* team,
+    Sums[floating]* total
+) noexcept nogil:
+    """The sums of the blocks, added in their order; e_i = exp(x_i - max) if e is not NULL"""
+    cdef Py_ssize_t k, start
+    cdef Sums[floating] part
+    cdef Sums[floating]* parts
+    if team != NULL:
+        team_sum(x, e, n, s, how, which, team)
+        parts = <Sums[floating]*> team.parts
+        total[0] = parts[0]
+        for k in range(1, team.blocks):
+            merge(total[0], parts[k])
+        return
+    block_sum(x, e, min(n, BLOCK), s, how, which, total)
+    for start from BLOCK <= start < n by BLOCK:
+        block_sum(x + start, e + start if e != NULL else NULL, min(n - start, BLOCK), s, how, which, &part)
+        merge(total[0], part)
+
+
+cdef inline void row_scale(floating* y, Py_ssize_t n, pair[floating] r, const Team* team) noexcept nogil:
+    if team == NULL:
+        block_scale(y, n, r)
+    else:
+        team_scale(y, n, &r, team)
+
+
+cdef inline void row_log(
+    const floating* x, floating* y, Py_ssize_t n, const Shift[floating]* s, Log[floating] log, How how,
+    const Team* team
+) noexcept nogil:
+    if team == NULL:
+        block_log(x, y, n, s, log, how)
+    else:
+        team_log(x, y, n, s, &log, how, team)
+
+
+cdef inline void apply_row(
+    const floating* x, floating* y, Py_ssize_t n, vec[floating] top, const Operation* op, How how, const Team* team
+) noexcept nogil:
+    """One row from x to y (logsumexp: to y[0])"""
+    cdef Shift[floating] s
+    cdef Sums[floating] sums
+    cdef All all_terms
+    cdef Others others
+    cdef floating low = -INFINITY, zero = 0
+    cdef vec[floating] nan = fill(zero)
+    if any(equal(top, fill(low))):
+        nan = block_nan(x, n)
+    set_shift(s, top, nan, op.factor, how)
+    if op.kind == SOFTMAX:
+        row_sum(x, y, n, &s, how, all_terms, team, &sums)
+        row_scale(y, n, reciprocal(sums, s, <floating> op.empty), team)
+    elif op.kind == LOG_SOFTMAX:
+        row_sum(x, NULL, n, &s, how, others, team, &sums)
+        row_log(x, y, n, &s, log_shift(sums, s, <floating> op.empty), how, team)
+    else:
+        row_sum(x, NULL, n, &s, how, others, team, &sums)
+        store(y, log_sum_exp(sums, s, top), 1)
+
+
+cdef inline void row(
+    const floating* x, floating* y, Py_ssize_t n, const Operation* op, const Team* team
+) noexcept nogil:
+    """One row, each in the way that its largest |x| asks for; shared among a team unless that is NULL"""
+    cdef Plain plain
+    cdef Scaled scaled
+    cdef Wide wide
+    cdef vec[floating] top = row_max(x, n, team)
+    if op.how == WIDE or any(beyond_reach(top, <floating> op.factor.hi)):
+        apply_row(x, y, n, top, op, wide, team)
+    elif op.how == SCALED:
+        apply_row(x, y, n, top, op, scaled, team)
+    else:
+        apply_row(x, y, n, top, op, plain, team)

@@ -1,0 +1,114 @@
+# A tile: as many rows as a register has lanes, one in each lane; class j lies at tile + j * lanes.
+# What a row gives here has the same bits as in rows.pxi: the sums below keep the same order.
+
+cdef inline vec[floating] tile_max(const floating* x, Py_ssize_t n) noexcept nogil:
+    """max_j x_j, NaN apart"""
+    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef floating low = -INFINITY
+    cdef vec[floating] a = fill(low)
+    for j in range(n):
+        a = larger(load(x + j * lanes, lanes, low), a)
+    return a
+
+
+cdef inline vec[floating] tile_nan(const floating* x, Py_ssize_t n) noexcept nogil:
+    """NaN if one is among the x_j, else 0"""
+    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef floating zero = 0
+    cdef vec[floating] a = fill(zero)
+    for j in range(n):
+        a = a + nan_of(load(x + j * lanes, lanes, zero))
+    return a
+
+
+cdef inline void tile_block_sum(
+    floating* x, bint keep, Py_ssize_t n, const Shift[floating]* shift, How how, Which which,
+    Sums[floating]* total
+) noexcept nogil:
+    """Sum of exp(x_j - max): class j into sum j mod lanes, then the tree that folds a register's lanes"""
+    cdef Py_ssize_t i, j, half_way, lanes = REGISTER // sizeof(floating), parts = min(n, lanes)
+    cdef floating low = -INFINITY
+    cdef Shift[floating] s = shift[0]
+    cdef Sums[floating] a
+    cdef Sums[floating] part[16]
+    cdef vec[floating] v, w
+    for i in range(parts):
+        if n <= lanes:
+            v = load(x + i * lanes, lanes, low)
+            w = shifted_exp(v, s, how)
+            if keep:
+                store(x + i * lanes, w, lanes)
+            collect_one(part[i], w, v, s, which)
+            continue
+        begin(a)
+        for j from i <= j < n by lanes:
+            v = load(x + j * lanes, lanes, low)
+            w = shifted_exp(v, s, how)
+            if keep:
+                store(x + j * lanes, w, lanes)
+            collect(a, w, v, s, which)
+        finish(a)
+        part[i] = a
+    half_way = lanes // 2
+    while half_way > 0:
+        for i in range(min(half_way, parts - half_way)):
+            merge(part[i], part[i + half_way])
+        parts = min(parts, half_way)
+        half_way //= 2
+    total[0] = part[0]
+
+
+cdef inline void tile_sum(
+    floating* x, bint keep, Py_ssize_t n, const Shift[floating]* s, How how, Which which, Sums[floating]* total
+) noexcept nogil:
+    """tile_block_sum over all classes, the blocks added in their order; with `keep`, x becomes exp(x - max)"""
+    cdef Py_ssize_t start, lanes = REGISTER // sizeof(floating)
+    cdef Sums[floating] part
+    tile_block_sum(x, keep, min(n, BLOCK), s, how, which, total)
+    for start from BLOCK <= start < n by BLOCK:
+        tile_block_sum(x + start * lanes, keep, min(n - start, BLOCK), s, how, which, &part)
+        merge(total[0], part)
+
+
+cdef inline void apply_tile(
+    floating* x, Py_ssize_t n, vec[floating] top, const Operation* op, How how
+) noexcept nogil:
+    """A tile in place (logsumexp: into its class 0)"""
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
+    cdef Shift[floating] s
+    cdef Sums[floating] sums
+    cdef All all_terms
+    cdef Others others
+    cdef floating low = -INFINITY, zero = 0
+    cdef vec[floating] nan = fill(zero)
+    cdef Log[floating] log
+    if any(equal(top, fill(low))):
+        nan = tile_nan(x, n)
+    set_shift(s, top, nan, op.factor, how)
+    if op.kind == SOFTMAX:
+        tile_sum(x, True, n, &s, how, all_terms, &sums)
+        block_scale(x, n * lanes, reciprocal(sums, s, <floating> op.empty))
+    elif op.kind == LOG_SOFTMAX:
+        tile_sum(x, False, n, &s, how, others, &sums)
+        block_log(x, x, n * lanes, &s, log_shift(sums, s, <floating> op.empty), how)
+    else:
+        tile_sum(x, False, n, &s, how, others, &sums)
+        store(x, log_sum_exp(sums, s, top), lanes)
+
+
+cdef inline bint tile(floating* x, Py_ssize_t n, int count, const Operation* op) noexcept nogil:
+    """A tile of `count` rows in place; false, and nothing done, where they do not all ask for the same way"""
+    cdef Plain plain
+    cdef Scaled scaled
+    cdef Wide wide
+    cdef vec[floating] top = tile_max(x, n)
+    cdef int beyond = lanes_of(beyond_reach(top, <floating> op.factor.hi))
+    if op.how == WIDE or beyond == count:
+        apply_tile(x, n, top, op, wide)
+    elif beyond > 0:
+        return False
+    elif op.how == SCALED:
+        apply_tile(x, n, top, op, scaled)
+    else:
+        apply_tile(x, n, top, op, plain)
+    return True

@@ -1,0 +1,108 @@
+# What simd/math.hpp gives: 64-byte registers, and the arithmetic of a row in them. Contracts stand there.
+from cython.parallel cimport prange
+from libc.math cimport INFINITY
+from libc.stddef cimport ptrdiff_t
+from libc.stdint cimport uintptr_t
+from libc.stdlib cimport free, malloc
+
+cdef extern from "math.hpp" namespace "fastsoft" nogil:
+    cdef cppclass half:
+        pass
+    cdef cppclass bfloat:
+        pass
+    cdef cppclass vec[T]:
+        pass
+    cdef cppclass mask[T]:
+        pass
+    cdef cppclass pair[T]:
+        vec[T] hi
+        vec[T] lo
+    cdef cppclass Factor:
+        double hi
+        double lo
+        double g
+    cdef cppclass Shift[T]:
+        vec[T] max
+    cdef cppclass Sums[T]:
+        pass
+    cdef cppclass Log[T]:
+        vec[T] hi
+    cdef cppclass Plain:
+        pass
+    cdef cppclass Scaled:
+        pass
+    cdef cppclass Wide:
+        pass
+    cdef cppclass All:
+        pass
+    cdef cppclass Others:
+        pass
+
+    float to_work(half)
+    float to_work(bfloat)
+    float to_work(float)
+    double to_work(double)
+    void from_work(float, half*)
+    void from_work(float, bfloat*)
+    void from_work(float, float*)
+    void from_work(double, double*)
+
+    vec[float] load(const half*, ptrdiff_t left, float rest)
+    vec[float] load(const bfloat*, ptrdiff_t left, float rest)
+    vec[float] load(const float*, ptrdiff_t left, float rest)
+    vec[double] load(const double*, ptrdiff_t left, double rest)
+    void store(half*, vec[float], ptrdiff_t left)
+    void store(bfloat*, vec[float], ptrdiff_t left)
+    void store(float*, vec[float], ptrdiff_t left)
+    void store(double*, vec[double], ptrdiff_t left)
+
+    vec[T] fill[T](T)
+    vec[T] larger[T](vec[T], vec[T])
+    vec[T] mul_add[T](vec[T], vec[T], vec[T])
+    vec[T] operator+[T](vec[T], vec[T])
+    vec[T] operator*[T](vec[T], vec[T])
+    mask[T] equal[T](vec[T], vec[T])
+    bint any[T](mask[T])
+    int lanes_of[T](mask[T])
+    vec[T] fold_max[T](vec[T])
+    vec[T] fold_sum[T](vec[T])
+    vec[T] nan_of[T](vec[T])
+    vec[T] one_nan[T](vec[T] a, vec[T] like)
+    bint has_nan[T](vec[T])
+
+    mask[T] beyond_reach[T](vec[T] max, T c)
+    vec[T] shifted_exp[T, How](vec[T] x, const Shift[T]&, How)
+    void set_shift[T, How](Shift[T]&, vec[T] max, vec[T] nan, const Factor&, How)
+    void begin[T](Sums[T]&)
+    void collect[T, Which](Sums[T]&, vec[T] e, vec[T] x, const Shift[T]&, Which)
+    void collect_one[T, Which](Sums[T]&, vec[T] e, vec[T] x, const Shift[T]&, Which)
+    void finish[T](Sums[T]&)
+    void merge[T](Sums[T]&, const Sums[T]&)
+    void fold[T](Sums[T]&)
+    pair[T] reciprocal[T](const Sums[T]&, const Shift[T]&, T empty)
+    Log[T] log_shift[T](const Sums[T]&, const Shift[T]&, T empty)
+    vec[T] log_value[T, How](vec[T] x, const Log[T]&, const Shift[T]&, How)
+    vec[T] log_sum_exp[T](const Sums[T]&, const Shift[T]&, vec[T] max)
+
+    ctypedef unsigned int control
+    control enter()
+    void leave(control)
+
+ctypedef fused floating:  # the types that are computed in
+    float
+    double
+
+ctypedef fused element:  # the types that arrays hold
+    half
+    bfloat
+    float
+    double
+
+ctypedef fused How:  # how x enters exp
+    Plain
+    Scaled
+    Wide
+
+ctypedef fused Which:  # which terms a sum takes
+    All
+    Others

@@ -1,0 +1,102 @@
+// One AVX2 register (with FMA and F16C). What one register does, and nothing else; the contract of each
+// name stands in vec.hpp.
+#pragma once
+#include <immintrin.h>
+
+namespace fastsoft { namespace {
+
+typedef __m256 rf;
+typedef __m256d rd;
+typedef __m256 mf;
+typedef __m256d md;
+const bool has_fma = true;
+
+inline rf splat(float a) { return _mm256_set1_ps(a); }
+inline rd splat(double a) { return _mm256_set1_pd(a); }
+
+inline rf load(const float* p) { return _mm256_loadu_ps(p); }
+inline rd load(const double* p) { return _mm256_loadu_pd(p); }
+inline rf load(const half* p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
+inline rf load(const bfloat* p) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16));
+}
+inline void store(float* p, rf a) { _mm256_storeu_ps(p, a); }
+inline void store(double* p, rd a) { _mm256_storeu_pd(p, a); }
+inline void store(half* p, rf a) { _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT)); }
+inline void store(bfloat* p, rf a) {  // to nearest even
+    const __m256i u = _mm256_castps_si256(a);
+    __m256i r = _mm256_add_epi32(u, _mm256_add_epi32(_mm256_set1_epi32(0x7fff),
+                                                     _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1))));
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+    r = _mm256_blendv_epi8(r, _mm256_or_si256(u, _mm256_set1_epi32(0x400000)), nan);
+    r = _mm256_srli_epi32(r, 16);
+    _mm_storeu_si128((__m128i*)p, _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1)));
+}
+
+inline __m256i first_f(ptrdiff_t count) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline __m256i first_d(ptrdiff_t count) {
+    return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+inline rf load_part(const float* p, ptrdiff_t count, rf rest) {
+    const __m256i m = first_f(count);
+    return _mm256_blendv_ps(rest, _mm256_maskload_ps(p, m), _mm256_castsi256_ps(m));
+}
+inline rd load_part(const double* p, ptrdiff_t count, rd rest) {
+    const __m256i m = first_d(count);
+    return _mm256_blendv_pd(rest, _mm256_maskload_pd(p, m), _mm256_castsi256_pd(m));
+}
+inline void store_part(float* p, rf a, ptrdiff_t count) { _mm256_maskstore_ps(p, first_f(count), a); }
+inline void store_part(double* p, rd a, ptrdiff_t count) { _mm256_maskstore_pd(p, first_d(count), a); }
+
+inline rf add(rf a, rf b) { return _mm256_add_ps(a, b); }
+inline rd add(rd a, rd b) { return _mm256_add_pd(a, b); }
+inline rf sub(rf a, rf b) { return _mm256_sub_ps(a, b); }
+inline rd sub(rd a, rd b) { return _mm256_sub_pd(a, b); }
+inline rf mul(rf a, rf b) { return _mm256_mul_ps(a, b); }
+inline rd mul(rd a, rd b) { return _mm256_mul_pd(a, b); }
+inline rf div(rf a, rf b) { return _mm256_div_ps(a, b); }
+inline rd div(rd a, rd b) { return _mm256_div_pd(a, b); }
+inline rf mul_add(rf a, rf b, rf c) { return _mm256_fmadd_ps(a, b, c); }
+inline rd mul_add(rd a, rd b, rd c) { return _mm256_fmadd_pd(a, b, c); }
+inline rf mul_sub(rf a, rf b, rf c) { return _mm256_fmsub_ps(a, b, c); }
+inline rd mul_sub(rd a, rd b, rd c) { return _mm256_fmsub_pd(a, b, c); }
+inline rf sub_mul(rf c, rf a, rf b) { return _mm256_fnmadd_ps(a, b, c); }
+inline rd sub_mul(rd c, rd a, rd b) { return _mm256_fnmadd_pd(a, b, c); }
+inline rf larger(rf a, rf b) { return _mm256_max_ps(a, b); }
+inline rd larger(rd a, rd b) { return _mm256_max_pd(a, b); }
+
+inline mf equal(rf a, rf b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
+inline md equal(rd a, rd b) { return _mm256_cmp_pd(a, b, _CMP_EQ_OQ); }
+inline mf not_below(rf a, rf b) { return _mm256_cmp_ps(a, b, _CMP_NLT_UQ); }
+inline md not_below(rd a, rd b) { return _mm256_cmp_pd(a, b, _CMP_NLT_UQ); }
+inline rf keep(mf m, rf a) { return _mm256_and_ps(m, a); }
+inline rd keep(md m, rd a) { return _mm256_and_pd(m, a); }
+inline rf drop(mf m, rf a) { return _mm256_andnot_ps(m, a); }
+inline rd drop(md m, rd a) { return _mm256_andnot_pd(m, a); }
+inline bool any(mf m) { return _mm256_movemask_ps(m) != 0; }
+inline bool any(md m) { return _mm256_movemask_pd(m) != 0; }
+inline rf choose(mf m, rf a, rf b) { return _mm256_blendv_ps(b, a, m); }
+inline rd choose(md m, rd a, rd b) { return _mm256_blendv_pd(b, a, m); }
+
+inline rf low_bits_to_exponent(rf a) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23)); }
+inline rd low_bits_to_exponent(rd a) { return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(a), 52)); }
+inline rf exponent(rf a) {
+    const __m256i e = _mm256_srli_epi32(_mm256_slli_epi32(_mm256_castps_si256(a), 1), 24);
+    return _mm256_sub_ps(_mm256_castsi256_ps(_mm256_or_si256(e, _mm256_set1_epi32(0x4b000000))), _mm256_set1_ps(8388735.0f));
+}
+inline rd exponent(rd a) {
+    const __m256i e = _mm256_srli_epi64(_mm256_slli_epi64(_mm256_castpd_si256(a), 1), 53);
+    return _mm256_sub_pd(_mm256_castsi256_pd(_mm256_or_si256(e, _mm256_set1_epi64x(0x4330000000000000))),
+                         _mm256_set1_pd(4503599627371519.0));
+}
+
+template <int k> inline rf swap_lanes(rf a) {
+    return k == 4 ? _mm256_permute2f128_ps(a, a, 1) : k == 2 ? _mm256_permute_ps(a, 0x4e) : _mm256_permute_ps(a, 0xb1);
+}
+template <int k> inline rd swap_lanes(rd a) {
+    return k == 2 ? _mm256_permute2f128_pd(a, a, 1) : _mm256_permute_pd(a, 0x5);
+}
+
+}}  // namespace

@@ -1,0 +1,91 @@
+// One AVX-512 register (F, DQ, BW, VL). What one register does, and nothing else; the contract of each
+// name stands in vec.hpp.
+#pragma once
+#include <immintrin.h>
+
+namespace fastsoft { namespace {
+
+typedef __m512 rf;
+typedef __m512d rd;
+typedef __mmask16 mf;
+typedef __mmask8 md;
+const bool has_fma = true;
+
+inline rf splat(float a) { return _mm512_set1_ps(a); }
+inline rd splat(double a) { return _mm512_set1_pd(a); }
+
+inline rf load(const float* p) { return _mm512_loadu_ps(p); }
+inline rd load(const double* p) { return _mm512_loadu_pd(p); }
+inline rf load(const half* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+inline rf load(const bfloat* p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
+}
+inline void store(float* p, rf a) { _mm512_storeu_ps(p, a); }
+inline void store(double* p, rd a) { _mm512_storeu_pd(p, a); }
+inline void store(half* p, rf a) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT)); }
+inline void store(bfloat* p, rf a) {  // to nearest even by integers: vcvtneps2bf16 would drop subnormals
+    const __m512i u = _mm512_castps_si512(a);
+    __m512i r = _mm512_add_epi32(u, _mm512_add_epi32(_mm512_set1_epi32(0x7fff),
+                                                     _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1))));
+    r = _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), u, _mm512_set1_epi32(0x400000));
+    _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16)));
+}
+
+inline __mmask16 first(ptrdiff_t count) { return (__mmask16)((1u << count) - 1); }
+inline rf load_part(const float* p, ptrdiff_t count, rf rest) { return _mm512_mask_loadu_ps(rest, first(count), p); }
+inline rd load_part(const double* p, ptrdiff_t count, rd rest) { return _mm512_mask_loadu_pd(rest, (md)first(count), p); }
+inline void store_part(float* p, rf a, ptrdiff_t count) { _mm512_mask_storeu_ps(p, first(count), a); }
+inline void store_part(double* p, rd a, ptrdiff_t count) { _mm512_mask_storeu_pd(p, (md)first(count), a); }
+
+inline rf add(rf a, rf b) { return _mm512_add_ps(a, b); }
+inline rd add(rd a, rd b) { return _mm512_add_pd(a, b); }
+inline rf sub(rf a, rf b) { return _mm512_sub_ps(a, b); }
+inline rd sub(rd a, rd b) { return _mm512_sub_pd(a, b); }
+inline rf mul(rf a, rf b) { return _mm512_mul_ps(a, b); }
+inline rd mul(rd a, rd b) { return _mm512_mul_pd(a, b); }
+inline rf div(rf a, rf b) { return _mm512_div_ps(a, b); }
+inline rd div(rd a, rd b) { return _mm512_div_pd(a, b); }
+inline rf mul_add(rf a, rf b, rf c) { return _mm512_fmadd_ps(a, b, c); }
+inline rd mul_add(rd a, rd b, rd c) { return _mm512_fmadd_pd(a, b, c); }
+inline rf mul_sub(rf a, rf b, rf c) { return _mm512_fmsub_ps(a, b, c); }
+inline rd mul_sub(rd a, rd b, rd c) { return _mm512_fmsub_pd(a, b, c); }
+inline rf sub_mul(rf c, rf a, rf b) { return _mm512_fnmadd_ps(a, b, c); }
+inline rd sub_mul(rd c, rd a, rd b) { return _mm512_fnmadd_pd(a, b, c); }
+inline rf larger(rf a, rf b) { return _mm512_max_ps(a, b); }
+inline rd larger(rd a, rd b) { return _mm512_max_pd(a, b); }
+
+inline mf equal(rf a, rf b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+inline md equal(rd a, rd b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
+inline mf not_below(rf a, rf b) { return _mm512_cmp_ps_mask(a, b, _CMP_NLT_UQ); }
+inline md not_below(rd a, rd b) { return _mm512_cmp_pd_mask(a, b, _CMP_NLT_UQ); }
+inline rf keep(mf m, rf a) { return _mm512_maskz_mov_ps(m, a); }
+inline rd keep(md m, rd a) { return _mm512_maskz_mov_pd(m, a); }
+inline rf drop(mf m, rf a) { return _mm512_maskz_mov_ps((mf)~m, a); }
+inline rd drop(md m, rd a) { return _mm512_maskz_mov_pd((md)~m, a); }
+inline bool any(mf m) { return m != 0; }
+inline bool any(md m) { return m != 0; }
+inline rf choose(mf m, rf a, rf b) { return _mm512_mask_blend_ps(m, b, a); }
+inline rd choose(md m, rd a, rd b) { return _mm512_mask_blend_pd(m, b, a); }
+
+inline rf low_bits_to_exponent(rf a) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23)); }
+inline rd low_bits_to_exponent(rd a) { return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(a), 52)); }
+inline rf exponent(rf a) {
+    const __m512i e = _mm512_srli_epi32(_mm512_slli_epi32(_mm512_castps_si512(a), 1), 24);
+    return _mm512_sub_ps(_mm512_castsi512_ps(_mm512_or_si512(e, _mm512_set1_epi32(0x4b000000))), _mm512_set1_ps(8388735.0f));
+}
+inline rd exponent(rd a) {
+    const __m512i e = _mm512_srli_epi64(_mm512_slli_epi64(_mm512_castpd_si512(a), 1), 53);
+    return _mm512_sub_pd(_mm512_castsi512_pd(_mm512_or_si512(e, _mm512_set1_epi64(0x4330000000000000))),
+                         _mm512_set1_pd(4503599627371519.0));
+}
+
+template <int k> inline rf swap_lanes(rf a) {
+    return k == 8 ? _mm512_shuffle_f32x4(a, a, 0x4e) : k == 4 ? _mm512_shuffle_f32x4(a, a, 0xb1)
+         : k == 2 ? _mm512_permute_ps(a, 0x4e) : _mm512_permute_ps(a, 0xb1);
+}
+template <int k> inline rd swap_lanes(rd a) {
+    return k == 4 ? _mm512_shuffle_f64x2(a, a, 0x4e) : k == 2 ? _mm512_shuffle_f64x2(a, a, 0xb1)
+                                                              : _mm512_permute_pd(a, 0x55);
+}
+
+}}  // namespace

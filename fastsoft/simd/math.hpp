@@ -1,0 +1,298 @@
+// exp, log1p and error-free arithmetic on vec<T>. The constants come from tools/derive_coefficients.py.
+#pragma once
+#include "vec.hpp"
+#include <cmath>
+#include <limits>
+
+namespace fastsoft { namespace {
+
+template <class T> struct constants;
+template <> struct constants<float> {
+    static constexpr float exp_q[] = {0.49999994f, 0.166665122f, 0.0416684896f, 0.00836973451f, 0.00138124858f};
+    static constexpr float log_w[] = {0.666666627f, 0.400003344f, 0.285373658f, 0.235811546f};
+    static constexpr float log2e = 1.44269502f;
+    // Without FMA k * ln2_hi must be exact by itself: fewer bits, and a narrower reach.
+    static constexpr float ln2_hi = has_fma ? 0.693147182f : 0.693145752f;
+    static constexpr float ln2_lo = has_fma ? -1.90465421e-09f : 1.42860677e-06f;
+    static constexpr float reach = has_fma ? 131072.0f : 300.0f;  // largest |max| for which x itself goes into exp
+    static constexpr float round = 12582912.0f;                   // 1.5 * 2^23
+    static constexpr float bias = 127, headroom = 64, depth = 130;
+    static constexpr float split = 4097.0f;
+};
+template <> struct constants<double> {
+    static constexpr double exp_q[] = {0.5, 0.16666666666666685, 0.041666666666666005, 0.0083333333333150787,
+        0.0013888888889142857, 0.00019841269901274921, 2.4801586893383811e-05, 2.7557229938797238e-06,
+        2.7557597111364528e-07, 2.511376193012807e-08, 2.0825210707560327e-09};
+    static constexpr double log_w[] = {0.66666666666666663, 0.40000000000006214, 0.28571428569095658, 0.2222222264541647,
+        0.18181775769670588, 0.15387086439442849, 0.13250210877769913, 0.13250525527498387};
+    static constexpr double log2e = 1.4426950408889634;
+    static constexpr double ln2_hi = has_fma ? 0.69314718055994529 : 0.69314718055989033;
+    static constexpr double ln2_lo = has_fma ? 2.3190468138462996e-17 : 5.4979230187083712e-14;
+    static constexpr double reach = has_fma ? 1073741824.0 : 1300.0;
+    static constexpr double round = 6755399441055744.0;  // 1.5 * 2^52
+    static constexpr double bias = 1023, headroom = 128, depth = 790;
+    static constexpr double split = 134217729.0;
+};
+
+// Horner's rule.
+template <class T, int n> INLINE vec<T> polynomial(vec<T> x, const T (&c)[n]) {
+    vec<T> y = fill(c[n - 1]);
+    for (int i = n - 2; i >= 0; i--) y = mul_add(y, x, fill(c[i]));
+    return y;
+}
+
+// ---- error-free arithmetic: the sum, or product, and what its rounding lost ----
+
+template <class T> struct pair { vec<T> hi, lo; };
+
+// Knuth, TAOCP 2, 4.2.2
+template <class T> INLINE pair<T> two_sum(vec<T> a, vec<T> b) {
+    const vec<T> s = a + b, t = s - a;
+    return {s, (a - (s - t)) + (b - t)};
+}
+// Dekker 1971; |a| >= |b| or a = 0
+template <class T> INLINE pair<T> fast_two_sum(vec<T> a, vec<T> b) {
+    const vec<T> s = a + b;
+    return {s, b - (s - a)};
+}
+// Dekker and Veltkamp 1971 where there is no FMA; a * b away from overflow and underflow
+template <class T> INLINE pair<T> two_product(vec<T> a, vec<T> b) {
+    const vec<T> p = a * b;
+    if (has_fma) return {p, mul_sub(a, b, p)};
+    const vec<T> s = fill(constants<T>::split), as = a * s, bs = b * s;
+    const vec<T> ah = as - (as - a), al = a - ah, bh = bs - (bs - b), bl = b - bh;
+    return {p, ((ah * bh - p) + ah * bl + al * bh) + al * bl};
+}
+
+// ---- a row's argument: how x enters exp ----
+
+// z = x / T as it enters exp: a pair, whose lo is 0 for Plain. 1/T = factor.g * (factor.hi + factor.lo).
+//   Plain   z = x                   T = 1, |max| within reach
+//   Scaled  z = x * c               g = 1, |max * c| within reach
+//   Wide    z = (x - max) * g * c   any finite x; g a power of two
+struct Plain {};
+struct Scaled {};
+struct Wide {};
+struct Factor { double hi, lo, g; };
+
+// What the elements of a row share, in all lanes; in a tile each lane is a row of its own.
+template <class T> struct Shift {
+    vec<T> max;              // of x, NaN apart; 0 where the row is empty
+    vec<T> top, top_lo;      // z of max
+    vec<T> low;              // z below it counts as -inf: e^(z - top) is under half the smallest subnormal
+    vec<T> round;            // added to z log2 e, leaves k - K + headroom + bias in the low bits
+    vec<T> c_hi, c_lo, g;
+    vec<T> e_max, e_max_lo;  // e^top 2^(headroom - K) as a pair
+    mask<T> empty;           // nothing but -inf in the row
+};
+
+template <class T> INLINE pair<T> argument(vec<T> x, const Shift<T>&, Plain) { return {x, fill(T(0))}; }
+template <class T> INLINE pair<T> argument(vec<T> x, const Shift<T>& s, Scaled) {
+    pair<T> z = two_product(x, s.c_hi);
+    z.lo = mul_add(x, s.c_lo, z.lo);
+    return z;
+}
+template <class T> INLINE pair<T> argument(vec<T> x, const Shift<T>& s, Wide) {
+    const pair<T> d = two_sum(x, fill(T(0)) - s.max);
+    const vec<T> hi = d.hi * s.g, lo = d.lo * s.g;
+    pair<T> z = two_product(hi, s.c_hi);
+    z.lo = mul_add(hi, s.c_lo, mul_add(lo, s.c_hi, z.lo));
+    return z;
+}
+
+// The lanes whose maximum is finite and, times c, beyond the reach of Plain and Scaled.
+template <class T> INLINE mask<T> beyond_reach(vec<T> max, T c) {
+    const T inf = std::numeric_limits<T>::infinity();
+    const vec<T> zero = fill(T(0)), m = larger(max, zero - max);
+    return not_below(keep(not_below(fill(std::numeric_limits<T>::max()), m), m * fill(c)),
+                     fill(std::nextafter(constants<T>::reach, inf)));
+}
+
+// ---- exp ----
+
+// e^z 2^(headroom - K) of z = hi + lo with |hi| within reach and lo far smaller, s.low <= hi <= s.top:
+// error <= 1 ulp of the correctly rounded value; no result is subnormal; NaN stays NaN.
+// `rest`, if not null, receives what the last roundings lost.
+template <class T> INLINE vec<T> exp_shifted(pair<T> z, vec<T> round, vec<T>* rest = 0) {
+    typedef constants<T> C;
+    const vec<T> t = mul_add(z.hi, fill(C::log2e), round);
+    const vec<T> k = t - round;
+    const vec<T> r_hi = sub_mul(z.hi, k, fill(C::ln2_hi));  // exact
+    const vec<T> minus_lo = mul_sub(k, fill(C::ln2_lo), z.lo);
+    const vec<T> r = r_hi - minus_lo;
+    const vec<T> tail = mul_sub(r * r, polynomial(r, C::exp_q), minus_lo);
+    const vec<T> p = r_hi + tail;
+    const vec<T> scale = low_bits_to_exponent(t);
+    const vec<T> e = mul_add(scale, p, scale);
+    if (rest) *rest = mul_add(scale, p, scale - e) + scale * (tail - (p - r_hi));
+    return e;
+}
+
+// e^z as above, and 0 below s.low.
+template <class T, class How> INLINE vec<T> shifted_exp(vec<T> x, const Shift<T>& s, How how) {
+    const pair<T> z = argument(x, s, how);
+    return keep(not_below(z.hi, s.low), exp_shifted(z, s.round));
+}
+
+// `nan` is NaN where the row holds one (asked for only where max is -inf), else 0.
+template <class T, class How> INLINE void set_shift(Shift<T>& s, vec<T> max, vec<T> nan, const Factor& f, How how) {
+    typedef constants<T> C;
+    const vec<T> zero = fill(T(0));
+    s.empty = equal(max + nan, fill(-std::numeric_limits<T>::infinity()));
+    s.max = drop(s.empty, max);
+    s.c_hi = fill((T)f.hi);
+    s.c_lo = fill((T)((f.hi - (double)(T)f.hi) + f.lo));
+    s.g = fill((T)f.g);
+    const pair<T> top = argument(s.max, s, how);
+    s.top = top.hi;
+    s.top_lo = top.lo;
+    s.low = top.hi - fill(C::depth);
+    // K is even: then `round` has the same parity, and the choice of k in a tie is the same, for every K.
+    const vec<T> magic = fill(C::round);
+    const vec<T> half_k = mul_add(top.hi, fill(C::log2e * T(0.5)), magic) - magic;
+    s.round = magic + (fill(C::bias + C::headroom) - (half_k + half_k));
+    s.e_max = exp_shifted(top, s.round, &s.e_max_lo);
+}
+
+// ---- sums without loss of digits ----
+
+// Each lane adds its own terms. `hi` starts above any term (4 * 2^headroom), so that Dekker's condition holds
+// for good and what an addition rounds away is known exactly; it collects in `lo`.
+template <class T> struct Sums { vec<T> hi, lo, ties; };
+
+// Which terms: All of them; or the Others, without those equal to the maximum, which are counted in `ties`.
+struct All {};
+struct Others {};
+
+template <class T> INLINE T start_of_sum() { return std::ldexp(T(4), (int)constants<T>::headroom); }
+template <class T> INLINE void begin(Sums<T>& a) {
+    a.hi = fill(start_of_sum<T>());
+    a.lo = a.ties = fill(T(0));
+}
+template <class T> INLINE vec<T> select(Sums<T>&, vec<T> e, vec<T>, const Shift<T>&, All) { return e; }
+template <class T> INLINE vec<T> select(Sums<T>& a, vec<T> e, vec<T> x, const Shift<T>& s, Others) {
+    const mask<T> tie = equal(x, s.max);
+    a.ties = a.ties + keep(tie, fill(T(1)));
+    return drop(tie, e);
+}
+// Add the exponential e of x.
+template <class T, class Which> INLINE void collect(Sums<T>& a, vec<T> e, vec<T> x, const Shift<T>& s, Which which) {
+    e = select(a, e, x, s, which);
+    const vec<T> t = a.hi + e;
+    a.lo = a.lo + (e - (t - a.hi));
+    a.hi = t;
+}
+template <class T> INLINE void finish(Sums<T>& a) {
+    const pair<T> p = two_sum(a.hi - fill(start_of_sum<T>()), a.lo);
+    a.hi = p.hi;
+    a.lo = p.lo;
+}
+// The sum of one term a lane: what begin, collect, finish give, and shorter.
+template <class T, class Which> INLINE void collect_one(Sums<T>& a, vec<T> e, vec<T> x, const Shift<T>& s, Which which) {
+    a.lo = a.ties = fill(T(0));
+    a.hi = select(a, e, x, s, which);
+}
+template <class T> INLINE void merge(Sums<T>& a, const Sums<T>& b) {
+    const pair<T> p = two_sum(a.hi, b.hi);
+    a.hi = p.hi;
+    a.lo = (a.lo + b.lo) + p.lo;
+    a.ties = a.ties + b.ties;
+}
+// Fold the lanes: afterwards each holds the sum of all, added as a tree over lane ^ 1/2, 1/4, ... of the lanes.
+template <class T, int k> struct Fold {
+    static INLINE void sums(Sums<T>& a) {
+        const Sums<T> b = {swap_lanes<k>(a.hi), swap_lanes<k>(a.lo), swap_lanes<k>(a.ties)};
+        merge(a, b);
+        Fold<T, k / 2>::sums(a);
+    }
+    static INLINE vec<T> max(vec<T> a) { return Fold<T, k / 2>::max(larger(a, swap_lanes<k>(a))); }
+    static INLINE vec<T> sum(vec<T> a) { return Fold<T, k / 2>::sum(a + swap_lanes<k>(a)); }
+};
+template <class T> struct Fold<T, 0> {
+    static INLINE void sums(Sums<T>&) {}
+    static INLINE vec<T> max(vec<T> a) { return a; }
+    static INLINE vec<T> sum(vec<T> a) { return a; }
+};
+template <class T> INLINE void fold(Sums<T>& a) { Fold<T, vec<T>::lanes / 2>::sums(a); }
+template <class T> INLINE vec<T> fold_max(vec<T> a) { return Fold<T, vec<T>::lanes / 2>::max(a); }
+template <class T> INLINE vec<T> fold_sum(vec<T> a) { return Fold<T, vec<T>::lanes / 2>::sum(a); }
+
+// v where it is NaN, else 0.
+template <class T> INLINE vec<T> nan_of(vec<T> v) { return drop(equal(v, v), v); }
+
+// ---- what a row's sum gives ----
+
+// a / b of pairs, a >= 0, b > 0: relative error below 2^-40 (float), 2^-100 (double) where nothing underflows.
+template <class T> INLINE pair<T> quotient(pair<T> a, pair<T> b) {
+    const vec<T> q = a.hi / b.hi;
+    const pair<T> p = two_product(q, b.hi);
+    const vec<T> rest = ((a.hi - p.hi) - p.lo) + sub_mul(a.lo, q, b.lo);
+    return fast_two_sum(q, rest / b.hi);
+}
+
+template <class T> INLINE bool has_nan(vec<T> v) {
+    const vec<T> one = fill(T(1));
+    return any(equal(drop(equal(v, v), one), one));
+}
+// a, but where `like` is NaN always the same NaN: its sign and payload would depend on the compiler.
+template <class T> INLINE vec<T> one_nan(vec<T> a, vec<T> like) {
+    return choose(equal(like, like), a, fill(std::numeric_limits<T>::quiet_NaN()));
+}
+
+// 1 / sum of All, in two parts; `empty` (0 or NaN) in an empty row. The maximum's own rounding is taken out of the sum.
+template <class T> INLINE pair<T> reciprocal(const Sums<T>& a, const Shift<T>& s, T empty) {
+    const pair<T> t = two_sum(a.hi, s.e_max_lo), total = {t.hi, t.lo + a.lo};
+    pair<T> r = quotient({fill(T(1)), fill(T(0))}, total);
+    return {choose(s.empty, fill(empty), r.hi), choose(s.empty, fill(T(0)), r.lo)};
+}
+
+// log(1 + q) of a pair q >= 0: error <= 1.5 ulp, also relative to a small result; NaN stays NaN.
+// log(1 + f) = f - (f^2/2 - s (f^2/2 + R)), s = f / (2 + f): the form of FreeBSD's msun, with our R.
+template <class T> INLINE vec<T> log1p(pair<T> q) {
+    typedef constants<T> C;
+    const vec<T> one = fill(T(1)), zero = fill(T(0)), half = fill(T(0.5));
+    const pair<T> u = two_sum(one, q.hi);
+    const vec<T> j = exponent(u.hi * fill(T(1.4142135623730951)));  // u 2^-j in [sqrt(1/2), sqrt(2))
+    const vec<T> scale = low_bits_to_exponent(fill(C::round) + (fill(C::bias) - j));
+    const mask<T> small = equal(j, zero);
+    const vec<T> f = choose(small, q.hi, mul_sub(u.hi, scale, one));
+    const vec<T> f_lo = choose(small, q.lo, (u.lo + q.lo) * scale);
+    const vec<T> s = f / (f + fill(T(2))), z = s * s, square = half * f * f;
+    const vec<T> tail = square - s * mul_add(z, polynomial(z, C::log_w), square);
+    const vec<T> correction = mul_add(j, fill(C::ln2_lo), f_lo / (one + f));
+    return mul_add(j, fill(C::ln2_hi), f - (tail - correction));
+}
+
+// log sum_j e^(z_j - z_max) = log1p((ties - 1) + Others / e_max): all terms are positive, nothing cancels.
+template <class T> INLINE vec<T> log_of_sum(const Sums<T>& a, const Shift<T>& s) {
+    const pair<T> others = fast_two_sum(a.hi, a.lo);
+    const pair<T> q = quotient(others, {s.e_max, s.e_max_lo});
+    const pair<T> t = two_sum(a.ties - fill(T(1)), q.hi);
+    return log1p(pair<T>{t.hi, t.lo + q.lo});
+}
+
+// log_softmax is z - (top + log of sum), -inf or NaN in an empty row as `empty` is 0 or NaN; the maximum itself gives -log of sum, which does not cancel.
+template <class T> struct Log { vec<T> hi, lo, dominant; };
+
+template <class T> INLINE Log<T> log_shift(const Sums<T>& a, const Shift<T>& s, T empty) {
+    const vec<T> l = log_of_sum(a, s);
+    const pair<T> p = two_sum(s.top, l);
+    return {choose(s.empty, fill(empty), p.hi), drop(s.empty, p.lo + s.top_lo), fill(T(0)) - l};
+}
+template <class T> INLINE vec<T> log_value(vec<T> x, const Log<T>& l, const Shift<T>& s, Plain) {
+    return choose(equal(x, s.max), l.dominant, (x - l.hi) - l.lo);
+}
+template <class T, class How> INLINE vec<T> log_value(vec<T> x, const Log<T>& l, const Shift<T>& s, How how) {
+    const pair<T> z = argument(x, s, how);
+    const vec<T> lo = z.lo - l.lo;  // not finite where z.hi is not
+    return choose(equal(x, s.max), l.dominant, (z.hi - l.hi) + keep(equal(lo - lo, fill(T(0))), lo));
+}
+// max + log of sum; an infinite maximum stays what it is, unless a NaN is about.
+template <class T> INLINE vec<T> log_sum_exp(const Sums<T>& a, const Shift<T>& s, vec<T> max) {
+    const mask<T> infinite = equal(max, fill(std::numeric_limits<T>::infinity()));
+    const vec<T> value = choose(infinite, max + a.hi, s.max + log_of_sum(a, s));
+    const vec<T> result = choose(s.empty, max, value);
+    return one_nan(result, result);
+}
+
+}}  // namespace

@@ -1,0 +1,19 @@
+// Advanced SIMD of 64-bit Arm, with its FMA.
+#pragma once
+#include <arm_neon.h>
+#include "quad.hpp"
+
+namespace fastsoft { namespace {
+
+const bool has_fma = true;
+
+inline rf mul_add(rf a, rf b, rf c) { return vfmaq_f32(c, a, b); }
+inline rd mul_add(rd a, rd b, rd c) { return vfmaq_f64(c, a, b); }
+inline rf mul_sub(rf a, rf b, rf c) { return vfmaq_f32(-c, a, b); }
+inline rd mul_sub(rd a, rd b, rd c) { return vfmaq_f64(-c, a, b); }
+inline rf sub_mul(rf c, rf a, rf b) { return vfmsq_f32(c, a, b); }
+inline rd sub_mul(rd c, rd a, rd b) { return vfmsq_f64(c, a, b); }
+inline rf larger(rf a, rf b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }  // fmax would spread a NaN
+inline rd larger(rd a, rd b) { return vbslq_f64(vcgtq_f64(a, b), a, b); }
+
+}}  // namespace

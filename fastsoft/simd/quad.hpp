@@ -1,0 +1,63 @@
+// Sixteen bytes by the vector extension of GCC and Clang: all that portable.hpp and neon.hpp share.
+// The contract of each name stands in vec.hpp.
+#pragma once
+
+namespace fastsoft { namespace {
+
+typedef float rf __attribute__((vector_size(16)));
+typedef double rd __attribute__((vector_size(16)));
+typedef int32_t mf __attribute__((vector_size(16)));
+typedef int64_t md __attribute__((vector_size(16)));
+
+inline rf splat(float a) { return rf{a, a, a, a}; }
+inline rd splat(double a) { return rd{a, a}; }
+
+inline rf load(const float* p) { rf a; std::memcpy(&a, p, sizeof a); return a; }
+inline rd load(const double* p) { rd a; std::memcpy(&a, p, sizeof a); return a; }
+inline rf load(const half* p) { return rf{to_work(p[0]), to_work(p[1]), to_work(p[2]), to_work(p[3])}; }
+inline rf load(const bfloat* p) { return rf{to_work(p[0]), to_work(p[1]), to_work(p[2]), to_work(p[3])}; }
+inline void store(float* p, rf a) { std::memcpy(p, &a, sizeof a); }
+inline void store(double* p, rd a) { std::memcpy(p, &a, sizeof a); }
+inline void store(half* p, rf a) { for (int i = 0; i < 4; i++) from_work(a[i], p + i); }
+inline void store(bfloat* p, rf a) { for (int i = 0; i < 4; i++) from_work(a[i], p + i); }
+template <class T, class R> inline R load_part(const T* p, ptrdiff_t count, R rest) {
+    for (ptrdiff_t i = 0; i < count; i++) rest[i] = p[i];
+    return rest;
+}
+template <class T, class R> inline void store_part(T* p, R a, ptrdiff_t count) {
+    for (ptrdiff_t i = 0; i < count; i++) p[i] = a[i];
+}
+
+inline rf add(rf a, rf b) { return a + b; }
+inline rd add(rd a, rd b) { return a + b; }
+inline rf sub(rf a, rf b) { return a - b; }
+inline rd sub(rd a, rd b) { return a - b; }
+inline rf mul(rf a, rf b) { return a * b; }
+inline rd mul(rd a, rd b) { return a * b; }
+inline rf div(rf a, rf b) { return a / b; }
+inline rd div(rd a, rd b) { return a / b; }
+
+inline mf equal(rf a, rf b) { return a == b; }
+inline md equal(rd a, rd b) { return a == b; }
+inline mf not_below(rf a, rf b) { return ~(mf)(a < b); }
+inline md not_below(rd a, rd b) { return ~(md)(a < b); }
+inline rf keep(mf m, rf a) { return (rf)(m & (mf)a); }
+inline rd keep(md m, rd a) { return (rd)(m & (md)a); }
+inline rf drop(mf m, rf a) { return (rf)(~m & (mf)a); }
+inline rd drop(md m, rd a) { return (rd)(~m & (md)a); }
+inline bool any(mf m) { return ((md)m)[0] | ((md)m)[1]; }
+inline bool any(md m) { return m[0] | m[1]; }
+inline rf choose(mf m, rf a, rf b) { return (rf)((m & (mf)a) | (~m & (mf)b)); }
+inline rd choose(md m, rd a, rd b) { return (rd)((m & (md)a) | (~m & (md)b)); }
+
+inline rf low_bits_to_exponent(rf a) { return (rf)((mf)a << 23); }
+inline rd low_bits_to_exponent(rd a) { return (rd)((md)a << 52); }
+inline rf exponent(rf a) { return (rf)((((mf)a >> 23) & 0xff) | 0x4b000000) - 8388735.0f; }
+inline rd exponent(rd a) { return (rd)((((md)a >> 52) & 0x7ff) | 0x4330000000000000) - 4503599627371519.0; }
+
+template <int k> inline rf swap_lanes(rf a) {
+    return k == 2 ? __builtin_shuffle(a, mf{2, 3, 0, 1}) : __builtin_shuffle(a, mf{1, 0, 3, 2});
+}
+template <int> inline rd swap_lanes(rd a) { return __builtin_shuffle(a, md{1, 0}); }
+
+}}  // namespace

@@ -1,0 +1,29 @@
+// The floating-point control state of a thread. Other libraries may have set flush-to-zero; a row must not
+// depend on which thread takes it, and the caller gets its own state, status flags included, back.
+#pragma once
+#include <cstdint>
+#if defined(__x86_64__) || defined(_M_X64)
+#include <xmmintrin.h>
+namespace fastsoft { namespace {
+typedef unsigned int control;
+inline control enter() { const control old = _mm_getcsr(); if ((old & 0xffc0) != 0x1f80) _mm_setcsr(0x1f80); return old; }
+inline void leave(control old) { _mm_setcsr(old); }
+}}  // namespace
+#elif defined(__aarch64__)
+namespace fastsoft { namespace {
+typedef uint64_t control;
+inline control enter() {
+    uint64_t old;
+    __asm__ __volatile__("mrs %0, fpcr" : "=r"(old));
+    if (old) __asm__ __volatile__("msr fpcr, %0" ::"r"((uint64_t)0));
+    return old;
+}
+inline void leave(control old) { if (old) __asm__ __volatile__("msr fpcr, %0" ::"r"(old)); }
+}}  // namespace
+#else
+namespace fastsoft { namespace {
+typedef int control;
+inline control enter() { return 0; }
+inline void leave(control) {}
+}}  // namespace
+#endif

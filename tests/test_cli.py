@@ -1,0 +1,736 @@
+"""The command line: streaming of files, what it leaves behind when it fails, the bench, and the messages."""
+
+from __future__ import annotations
+
+import errno
+import io
+import itertools
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastsoft
+from fastsoft import _bench, _stream
+from fastsoft.__main__ import main
+from fastsoft.reference import OPS
+
+COMMANDS = {"softmax": "softmax", "log-softmax": "log_softmax", "logsumexp": "logsumexp"}
+posix = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX system")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test runs in an empty folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of a few numbers."""
+    monkeypatch.setattr(_stream, "BLOCK", 200)
+    monkeypatch.setattr(_stream, "PIECE", 24)
+
+
+def save(x: Any, name: str = "in.npy") -> np.ndarray[Any, Any]:
+    np.save(name, x)
+    return np.asarray(x)
+
+
+def logits(*shape: int, dtype: Any = "float32", order: Any = "C") -> np.ndarray[Any, Any]:
+    x = np.random.default_rng(0).normal(0, 5, shape)
+    return np.asarray(x.astype(dtype), order=order)
+
+
+def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """Run a command that must fail with status 1, one line on stderr, and no file made or changed; its message."""
+    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in Path().iterdir() if path.exists()}
+    assert main(list(argv)) == 1
+    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in Path().iterdir() if path.exists()} == before
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("fastsoft: error: ") and err.count("\n") == 1
+    return err
+
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start code in a process of its own that imports this very fastsoft and does not outlive the test."""
+    started = []
+
+    def run(code: str, *, command: Sequence[str] = (sys.executable, "-c")) -> subprocess.Popen[str]:
+        path = os.pathsep.join([str(Path(fastsoft.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "PYTHONPATH": path}
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen([*command, code], stdout=pipe, stderr=pipe, text=True, env=environment))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+# --- streaming -------------------------------------------------------------------------------------------------------
+
+
+def check(name: str, x: np.ndarray[Any, Any], axis: int, *options: str, **keywords: Any) -> None:
+    """The command gives, bit for bit, what the function gives for the whole array."""
+    save(x)
+    assert main([name, "in.npy", "out.npy", "--axis", str(axis), "--force", *options]) == 0
+    want = getattr(fastsoft, COMMANDS[name])(x, axis=axis, **keywords)
+    got = np.load("out.npy")
+    assert got.dtype == want.dtype and got.shape == want.shape
+    assert np.ascontiguousarray(got).tobytes() == np.ascontiguousarray(want).tobytes()
+    assert sorted(os.listdir()) == ["in.npy", "out.npy"]
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("shape", [(40,), (7, 11), (40, 3), (3, 40), (3, 5, 7), (2, 3, 1, 20), (1, 1), (6, 1)])
+def test_stream_equals_the_whole(name: str, shape: tuple[int, ...]) -> None:
+    for axis, dtype, order in itertools.product(range(-len(shape), len(shape)), ["float32", "float64"], "CF"):
+        check(name, logits(*shape, dtype=dtype, order=order), axis)
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("dtype", ["float16", "bool", "int8", "uint64", ">f4", ">f8", ">i2"])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_stream_dtypes(name: str, dtype: str, axis: int) -> None:
+    check(name, np.abs(logits(4, 6, 9)).astype(dtype), axis)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("shape", [(), (1,), (0,), (0, 3), (3, 0), (2, 0, 3), (0, 0)])
+def test_stream_degenerate_shapes(name: str, shape: tuple[int, ...]) -> None:
+    for axis in range(-max(len(shape), 1), max(len(shape), 1)):
+        check(name, logits(*shape), axis)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_stream_of_nothing_is_one_block_however_long(name: str) -> None:
+    check(name, np.empty((0, 2**40), "float32"), axis=-1 if name == "logsumexp" else 0)
+
+
+def test_stream_block_of_normal_size() -> None:
+    check("softmax", logits(300, 40), -1)
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("name", ["softmax", "log-softmax"])
+def test_stream_options(name: str) -> None:
+    check(name, logits(9, 30), 0, "--temperature", "0.3", "--threads", "1", temperature=0.3)
+
+
+def test_output_keeps_fortran_order() -> None:
+    save(logits(8, 9, order="F"))
+    assert main(["softmax", "in.npy", "out.npy"]) == 0
+    assert np.load("out.npy").flags.f_contiguous
+
+
+@pytest.mark.parametrize("block, piece", [(1, 1), (64, 16), (1000, 64), (10**6, 4096)])
+@pytest.mark.parametrize("shape", list(itertools.product([0, 1, 3, 50], [0, 1, 7, 40], [0, 1, 5, 33])))
+def test_blocks_cover_everything_once(
+    shape: tuple[int, int, int], block: int, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_stream, "BLOCK", block)
+    monkeypatch.setattr(_stream, "PIECE", piece)
+    seen = np.zeros(shape, int)
+    n = shape[1]
+    for i, j in _stream._blocks(*shape, itemsize=4):
+        seen[i, :, j] += 1
+        assert seen[i, :, j].size * 4 <= max(block, n * max(piece, 4))
+    assert (seen == 1).all()
+
+
+def test_output_has_its_name_only_when_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    save(logits(4, 4))
+    seen = []
+    monkeypatch.setattr(fastsoft, "softmax", copying(lambda: seen.append(sorted(os.listdir()))))
+    assert main(["softmax", "in.npy", "out.npy"]) == 0
+    [names] = seen
+    assert len(names) == 2 and names[0].startswith(".fastsoft-") and names[1] == "in.npy"
+
+
+@posix
+def test_output_has_the_usual_permissions() -> None:
+    save(logits(4, 4))
+    assert main(["softmax", "in.npy", "out.npy"]) == 0
+    assert Path("out.npy").stat().st_mode == Path("in.npy").stat().st_mode
+
+
+def copying(before: Callable[[], object]) -> Callable[..., np.ndarray[Any, Any]]:
+    """A stand-in for a function of fastsoft that calls `before`, then copies its input."""
+
+    def function(x: Any, axis: int = -1, *, out: Any = None, **_: Any) -> np.ndarray[Any, Any]:
+        if out is None:  # the trial that comes first
+            return np.array(x)
+        before()
+        out[...] = x
+        return np.asarray(out)
+
+    return function
+
+
+@linux
+@pytest.mark.parametrize("axis", [0, 1])
+def test_memory_stays_bounded(axis: int, start: Start) -> None:
+    """32 MiB read and 32 MiB written in blocks of 1 MiB take little memory."""
+    if "VmHWM" not in Path("/proc/self/status").read_text():
+        pytest.skip("this kernel does not tell the peak of memory (VmHWM)")
+    np.lib.format.open_memmap("in.npy", "w+", "float32", (256, 32768)).flush()
+    # By columns the system may map far more than is touched, which costs nothing: only memory of our own counts then.
+    kind = "VmHWM" if axis else "RssAnon"
+    code = f"""
+import re, numpy as np
+from fastsoft import _stream
+peak = 0
+def copy(x, axis, out=None):
+    global peak
+    if out is None:
+        return x.copy()
+    out[...] = x
+    peak = max(peak, int(re.search(r"{kind}:\\s*(\\d+)", open("/proc/self/status").read())[1]))
+_stream.BLOCK = 1 << 20
+np.save("small.npy", np.zeros((3, 4)))
+_stream.stream(copy, "small.npy", "a.npy")  # so that what Python needs itself is not counted
+start = peak
+_stream.stream(copy, "in.npy", "out.npy", axis={axis})
+print((peak - start) / 1024)
+"""
+    out, err = start(code).communicate()
+    assert err == "" and float(out) < 16
+
+
+# --- errors, and what they leave behind ------------------------------------------------------------------------------
+
+
+def test_missing_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "in.npy: No such file" in fails(capsys, "softmax", "in.npy", "out.npy")
+
+
+def test_directory_as_input(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("in.npy").mkdir()
+    assert "in.npy" in fails(capsys, "softmax", "in.npy", "out.npy")
+
+
+@pytest.mark.parametrize("size", [0, 1, 6, 9, 60, 127, 128, 129, 128 + 4 * 4 * 4 - 1])
+def test_truncated_input(size: int, capsys: pytest.CaptureFixture[str]) -> None:
+    save(logits(4, 4))
+    os.truncate("in.npy", size)
+    assert "in.npy: not a complete .npy file" in fails(capsys, "softmax", "in.npy", "out.npy")
+
+
+def test_other_kinds_of_files(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("text.npy").write_text("1,2,3\n" * 100)
+    np.savez("zip.npz", x=logits(3))
+    logits(3).dump("pickle.npy")
+    for name in "text.npy", "zip.npz", "pickle.npy":
+        assert f"{name}: not a complete .npy file" in fails(capsys, "softmax", name, "out.npy")
+
+
+def test_damaged_headers(capsys: pytest.CaptureFixture[str]) -> None:
+    """Any byte of the header changed: a result or a message, never a traceback."""
+    save(logits(4, 4))
+    content = Path("in.npy").read_bytes()
+    random = np.random.default_rng(0)
+    for position, value in itertools.product(range(128), random.integers(0, 256, 4)):
+        Path("in.npy").write_bytes(content[:position] + bytes([value]) + content[position + 1 :])
+        Path("out.npy").unlink(missing_ok=True)
+        if main(["softmax", "in.npy", "out.npy"]):
+            assert os.listdir() == ["in.npy"]
+            assert "in.npy: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "S3", "U2", "V3", "M8[s]", "f4,i4", "longdouble"])
+def test_refused_dtypes(dtype: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if dtype == "longdouble" and np.dtype(dtype) == np.float64:
+        pytest.skip("longdouble is float64 here")
+    save(np.zeros((2, 3), dtype))
+    assert "in.npy: " in fails(capsys, "softmax", "in.npy", "out.npy")
+
+
+def test_objects_are_never_unpickled(capsys: pytest.CaptureFixture[str]) -> None:
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return os.mkdir, ("unpickled",)
+
+    np.save("in.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
+    assert "in.npy: " in fails(capsys, "softmax", "in.npy", "out.npy")
+
+
+def test_bfloat16_is_refused_with_advice(capsys: pytest.CaptureFixture[str]) -> None:
+    save(logits(3, 4).astype(pytest.importorskip("ml_dtypes").bfloat16))
+    assert "bfloat16" in fails(capsys, "softmax", "in.npy", "out.npy")
+
+
+@pytest.mark.parametrize("shape, axis", [((3, 4), 2), ((3, 4), -3), ((5,), 1), ((), 1)])
+def test_axis_out_of_range(shape: tuple[int, ...], axis: int, capsys: pytest.CaptureFixture[str]) -> None:
+    save(logits(*shape))
+    assert f"in.npy: axis {axis} is out of bounds" in fails(capsys, "softmax", "in.npy", "out.npy", f"--axis={axis}")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
+def test_bad_temperature(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    save(logits(3, 4))
+    assert "temperature" in fails(capsys, "softmax", "in.npy", "out.npy", f"--temperature={value}")
+
+
+def test_output_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    save(logits(3, 4))
+    save(1, "out.npy")
+    assert "out.npy: the output exists already" in fails(capsys, "softmax", "in.npy", "out.npy")
+    assert main(["softmax", "in.npy", "out.npy", "--force"]) == 0
+    assert np.load("out.npy").shape == (3, 4)
+
+
+@posix
+def test_output_is_a_link(capsys: pytest.CaptureFixture[str]) -> None:
+    save(logits(3, 4))
+    Path("out.npy").symlink_to("nowhere.npy")
+    assert "out.npy: the output exists already" in fails(capsys, "softmax", "in.npy", "out.npy")
+    assert "not a regular file" in fails(capsys, "softmax", "in.npy", "out.npy", "--force")
+    save(1, "nowhere.npy")
+    assert main(["softmax", "in.npy", "out.npy", "--force"]) == 0
+    assert Path("out.npy").is_symlink() and np.load("nowhere.npy").shape == (3, 4)
+
+
+@posix
+def test_output_is_the_input(capsys: pytest.CaptureFixture[str]) -> None:
+    save(logits(3, 4))
+    Path("soft.npy").symlink_to("in.npy")
+    os.link("in.npy", "hard.npy")
+    for name in "in.npy", "./in.npy", "soft.npy", "hard.npy":
+        assert "the output is the input" in fails(capsys, "softmax", "in.npy", name, "--force")
+
+
+def test_output_is_a_directory(capsys: pytest.CaptureFixture[str]) -> None:
+    save(logits(3, 4))
+    Path("out.npy").mkdir()
+    assert "out.npy: not a regular file" in fails(capsys, "softmax", "in.npy", "out.npy", "--force")
+
+
+@posix
+def test_device_is_not_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    save(logits(3, 4))
+    os.mkfifo("out.npy")
+    assert "out.npy: not a regular file" in fails(capsys, "softmax", "in.npy", "out.npy", "--force")
+
+
+@pytest.mark.parametrize("target", ["missing/out.npy", "in.npy/out.npy"])
+def test_no_such_folder(target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    save(logits(3, 4))
+    assert "no such directory" in fails(capsys, "softmax", "in.npy", target)
+
+
+def test_longest_name() -> None:
+    save(logits(3, 4))
+    name = "o" * 251 + ".npy"
+    assert main(["softmax", "in.npy", name]) == 0
+    assert sorted(os.listdir()) == ["in.npy", name]
+
+
+@posix
+def test_folder_that_may_not_be_written(start: Start) -> None:
+    save(logits(3, 4))
+    os.chmod(".", 0o555)
+    code = """
+import os, sys
+from fastsoft.__main__ import main
+main(["info"])  # imports what it needs from folders that the other user may not read
+if os.getuid() == 0:
+    os.setuid(65534)
+sys.exit(main(["softmax", "in.npy", "out.npy"]))
+"""
+    process = start(code)
+    _, err = process.communicate()
+    os.chmod(".", 0o755)
+    assert process.returncode == 1 and err == "fastsoft: error: out.npy: Permission denied\n"
+    assert os.listdir() == ["in.npy"]
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
+def test_output_appears_meanwhile(
+    links: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(logits(3, 4))
+    monkeypatch.setattr(fastsoft, "softmax", copying(lambda: Path("out.npy").write_text("mine")))
+    if not links:
+        monkeypatch.setattr(os, "link", failing(errno.EPERM))
+    assert main(["softmax", "in.npy", "out.npy"]) == 1
+    assert "out.npy: the output appeared meanwhile" in capsys.readouterr().err
+    assert Path("out.npy").read_text() == "mine" and sorted(os.listdir()) == ["in.npy", "out.npy"]
+
+
+def test_file_system_without_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", failing(errno.EPERM))
+    save(logits(3, 4))
+    assert main(["softmax", "in.npy", "out.npy"]) == 0
+    assert sorted(os.listdir()) == ["in.npy", "out.npy"]
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("broken")])
+def test_failure_in_the_middle(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(logits(30, 10))
+    calls = itertools.count()
+
+    def fail() -> None:
+        if next(calls) == 3:
+            raise error
+
+    monkeypatch.setattr(fastsoft, "softmax", copying(fail))
+    fails(capsys, "softmax", "in.npy", "out.npy")
+    assert next(calls) == 4
+
+
+# --- full disks ------------------------------------------------------------------------------------------------------
+
+
+def failing(number: int) -> Callable[..., None]:
+    """A stand-in for a system call that fails with this errno."""
+
+    def function(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return function
+
+
+def test_full_disk_while_allocating(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    save(logits(30, 10))
+    monkeypatch.setattr(os, "posix_fallocate", failing(errno.ENOSPC), raising=False)
+    assert "out.npy: No space left" in fails(capsys, "softmax", "in.npy", "out.npy")
+
+
+def test_full_disk_while_syncing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    save(logits(30, 10))
+    monkeypatch.setattr(os, "fsync", failing(errno.ENOSPC))
+    assert "out.npy: No space left" in fails(capsys, "softmax", "in.npy", "out.npy")
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL, None])
+def test_file_system_that_cannot_allocate(number: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if number is None:
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    else:
+        monkeypatch.setattr(os, "posix_fallocate", failing(number), raising=False)
+    check("softmax", logits(700, 500), -1)
+
+
+@posix
+@pytest.mark.parametrize("allocates", [True, False], ids=["allocating", "writing"])
+def test_file_size_limit(allocates: bool, start: Start) -> None:
+    save(logits(300, 100))
+    code = """
+import os, resource, sys
+from fastsoft.__main__ import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+sys.exit(main(["softmax", "in.npy", "out.npy"]))
+"""
+    process = start(code if allocates else code.replace("resource.setr", "del os.posix_fallocate\nresource.setr", 1))
+    _, err = process.communicate()
+    assert process.returncode == 1 and err == "fastsoft: error: out.npy: File too large\n"
+    assert os.listdir() == ["in.npy"]
+
+
+@linux
+@pytest.mark.parametrize("allocates", [True, False], ids=["allocating", "writing"])
+def test_full_file_system(allocates: bool, start: Start) -> None:
+    """A real one of 64 KiB, mounted where only the child sees it."""
+    save(logits(300, 100))
+    Path("disk").mkdir()
+    code = """
+import os, sys
+from fastsoft.__main__ import main
+status = main(["softmax", "in.npy", "disk/out.npy"])
+print(status, os.listdir("disk"))
+"""
+    if not allocates:
+        code = code.replace("status", "del os.posix_fallocate\nstatus", 1)
+    mount = ["unshare", "--mount", "--map-root-user", "sh", "-c", 'mount -t tmpfs -o size=64k none disk && exec "$@"']
+    if shutil.which("unshare") is None or subprocess.run([*mount, "sh", "true"], capture_output=True).returncode:
+        pytest.skip("NOT TESTED: this machine allows no mounts in a namespace, so no file system can be filled")
+    process = start(code, command=(*mount, "sh", sys.executable, "-c"))
+    out, err = process.communicate()
+    assert (out, err) == ("1 []\n", "fastsoft: error: disk/out.npy: No space left on device\n")
+
+
+# --- signals ---------------------------------------------------------------------------------------------------------
+
+STOPPABLE = """
+import signal, sys, time
+import fastsoft
+from fastsoft import _stream
+from fastsoft.__main__ import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for each in signal.SIGTERM, signal.SIGHUP:
+    signal.signal(each, signal.SIG_DFL)
+_stream.BLOCK = 200
+blocks = 0
+def softmax(x, axis, out=None, **_):
+    global blocks
+    blocks += 1
+    if blocks == 4:
+        print("ready", flush=True)
+        while True:
+            time.sleep(1)
+    return x.copy()
+fastsoft.softmax = softmax
+"""
+
+
+@posix
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signal_in_the_middle(name: str, start: Start) -> None:
+    save(logits(30, 10))
+    process = start(STOPPABLE + 'sys.exit(main(["softmax", "in.npy", "out.npy"]))')
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    assert len(os.listdir()) == 2 and "out.npy" not in os.listdir()
+    process.send_signal(signal.Signals[name])
+    out, err = process.communicate()
+    assert process.returncode == 128 + signal.Signals[name] and (out, err) == ("", "")
+    assert os.listdir() == ["in.npy"]
+
+
+@posix
+def test_second_signal_does_not_stop_the_cleaning(start: Start) -> None:
+    """An impatient Ctrl-C while the temporary file is removed."""
+    save(logits(30, 10))
+    code = """
+import pathlib
+unlink = pathlib.Path.unlink
+def slow(path, missing_ok=False):
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGTERM)
+    unlink(path, missing_ok)
+pathlib.Path.unlink = slow
+sys.exit(main(["softmax", "in.npy", "out.npy"]))
+"""
+    process = start(STOPPABLE + code)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert os.listdir() == ["in.npy"]
+
+
+@posix
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("call", ["link", "fsync", "unlink", "open"])
+def test_signal_at_every_step(call: str, place: str, start: Start) -> None:
+    """A signal around any system call: either the complete output or none, and no temporary file."""
+    save(logits(30, 10))
+    code = f"""
+import io, os, pathlib
+owner, name = {{"open": (pathlib.Path, "open"), "unlink": (pathlib.Path, "unlink")}}.get("{call}", (os, "{call}"))
+real = getattr(owner, name)
+def signalling(*arguments, **keywords):
+    if "{place}" == "before":
+        signal.raise_signal(signal.SIGINT)
+    result = real(*arguments, **keywords)
+    signal.raise_signal(signal.SIGINT)
+    return result
+setattr(owner, name, signalling)
+blocks = 10
+main(["softmax", "in.npy", "out.npy"])
+"""
+    process = start(STOPPABLE + code)
+    _, err = process.communicate()
+    assert process.returncode == 130 and err == ""
+    assert sorted(os.listdir()) in (["in.npy"], ["in.npy", "out.npy"])
+    if Path("out.npy").exists():
+        assert np.load("out.npy").shape == (30, 10)
+
+
+@posix
+def test_signal_handlers_are_put_back() -> None:
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    defaults: tuple[Any, ...] = signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL
+    before = [signal.signal(*pair) for pair in zip(numbers, defaults, strict=True)]
+    try:
+        assert main(["info"]) == 0
+        assert tuple(signal.getsignal(number) for number in numbers) == defaults
+    finally:
+        for pair in zip(numbers, before, strict=True):
+            signal.signal(*pair)
+
+
+@posix
+def test_ignored_signals_stay_ignored(start: Start) -> None:
+    """As under nohup."""
+    save(logits(30, 10))
+    process = start(STOPPABLE.replace("SIG_DFL", "SIG_IGN") + 'main(["softmax", "in.npy", "out.npy"])')
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode == 128 + signal.SIGINT
+    assert os.listdir() == ["in.npy"]
+
+
+# --- progress bars ---------------------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tqdm")
+    monkeypatch.setattr(sys, "stderr", screen := Terminal())
+    check("softmax", logits(30, 10), -1)
+    assert "0%" in screen.getvalue()
+
+
+def test_no_bar_without_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setattr(sys, "stderr", screen := Terminal())
+    check("softmax", logits(30, 10), -1)
+    assert screen.getvalue() == ""
+
+
+def test_no_bar_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    check("softmax", logits(30, 10), -1)
+    assert capsys.readouterr() == ("", "")
+
+
+# --- bench -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bench of small arrays and single calls."""
+    monkeypatch.setattr(_bench, "CASES", (((1, 10), -1), ((6, 5), 0), ((9, 9), -1)))
+    monkeypatch.setattr(_bench, "QUICK_SIZE", 30)
+    monkeypatch.setattr(_bench, "SAMPLE", 0.0)
+
+
+@pytest.mark.usefixtures("short")
+def test_bench_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench"]) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert err == "" and lines[0].split()[:3] == ["operation", "shape", "dtype"]
+    assert len(lines) == 2 + 3 * 3 * 2 + 3
+    assert len({len(line) for line in lines[: 2 + 3 * 3 * 2]}) == 1
+    assert fastsoft.__version__ in lines[-1] and np.__version__ in lines[-1]
+
+
+@pytest.mark.usefixtures("short")
+def test_bench_json() -> None:
+    assert main(["bench", "--quick", "--json", "bench.json"]) == 0
+    content = json.loads(Path("bench.json").read_text())
+    assert content["environment"]["NumPy"] == np.__version__
+    found = {(r["operation"], tuple(r["shape"]), r["axis"], r["dtype"]) for r in content["results"]}
+    shapes = [((1, 10), -1), ((6, 5), 0)]  # without the one that is too large for a quick run
+    assert found == {(op.name, *case, d) for op in OPS for case in shapes for d in ("float32", "float64")}
+    bounds = {op.name: op.bound for op in OPS}
+    for r in content["results"]:
+        assert r["ratio"] == pytest.approx(r["numpy_seconds"] / r["seconds"])
+        assert 0 <= r["error"] <= bounds[r["operation"]] and r["numpy_error"] >= 0
+
+
+@pytest.mark.usefixtures("short")
+def test_bench_plot() -> None:
+    pytest.importorskip("matplotlib")
+    assert main(["bench", "--quick", "--plot", "bench.png"]) == 0
+    assert Path("bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("short")
+def test_bench_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert "pip install fastsoft[cli]" in fails(capsys, "bench", "--plot", "bench.png")
+
+
+@pytest.mark.usefixtures("short")
+def test_bench_refuses_wrong_results(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    right = fastsoft.softmax
+    monkeypatch.setattr(fastsoft, "softmax", lambda x, axis: right(x, axis=axis) * (1 + 1e-5))
+    assert "softmax of float32 (1, 10), axis -1: an error of" in fails(capsys, "bench")
+
+
+@pytest.mark.usefixtures("short")
+def test_bench_threads() -> None:
+    before = fastsoft.get_num_threads()
+    try:
+        assert main(["bench", "--quick", "--threads", "1", "--json", "bench.json"]) == 0
+        assert json.loads(Path("bench.json").read_text())["environment"]["threads"] == 1
+    finally:
+        fastsoft.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("short")
+def test_bench_file_that_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--quick", "--json", "missing/bench.json"]) == 1
+    assert "missing/bench.json: No such file" in capsys.readouterr().err
+
+
+def test_bench_cases_are_within_reach() -> None:
+    assert all(math.prod(shape) <= 2**21 for shape, _ in _bench.CASES)
+
+
+# --- the rest --------------------------------------------------------------------------------------------------------
+
+
+def test_info(capsys: pytest.CaptureFixture[str]) -> None:
+    fastsoft.show_config()
+    want = capsys.readouterr().out
+    assert main(["info"]) == 0
+    assert capsys.readouterr() == (want, "") and fastsoft.__version__ in want
+
+
+def test_run_as_a_module(start: Start) -> None:
+    process = start("info", command=(sys.executable, "-m", "fastsoft"))
+    out, err = process.communicate()
+    assert process.returncode == 0 and err == "" and fastsoft.__version__ in out
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], *([name, "--help"] for name in ["bench", *COMMANDS])])
+def test_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    assert stop.value.code == 0 and "fastsoft" in capsys.readouterr().out
+
+
+WRONG = [
+    [],
+    ["nonsense"],
+    ["softmax"],
+    ["softmax", "in.npy"],
+    ["softmax", "in.npy", "out.npy", "more.npy"],
+    ["softmax", "in.npy", "out.npy", "--axis", "x"],
+    ["softmax", "in.npy", "out.npy", "--temperature", "warm"],
+    ["softmax", "in.npy", "out.npy", "--threads", "0"],
+    ["logsumexp", "in.npy", "out.npy", "--temperature", "2"],
+    ["bench", "--threads", "two"],
+    ["info", "--force"],
+]
+
+
+@pytest.mark.parametrize("argv", WRONG, ids=" ".join)
+def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    save(logits(3, 4))
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    assert stop.value.code == 2 and "usage: fastsoft" in capsys.readouterr().err
+    assert os.listdir() == ["in.npy"]
