@@ -34,9 +34,9 @@ STREAMED = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    arguments = _parser().parse_args(argv)
     try:
         with _signals_as_exit():
+            arguments = _parser().parse_args(argv)
             arguments.run(arguments)
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))

@@ -19,6 +19,7 @@ cdef struct Batch:
 cdef enum:
     SERIAL = 65536  # classes in all below which one thread is faster
     GRAIN = 32768  # the least for each thread
+    GROUP = 4096  # classes in a group of rows
 
 
 cdef inline Py_ssize_t offset(const Batch* b, const Py_ssize_t* stride, Py_ssize_t i) noexcept nogil:
@@ -32,11 +33,14 @@ cdef inline Py_ssize_t offset(const Batch* b, const Py_ssize_t* stride, Py_ssize
 
 
 cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
-    """Short rows, and rows whose neighbours lie closer than their own classes"""
+    """Whether rows lie next to their neighbours, class by class"""
     cdef Py_ssize_t last = b.x_stride[b.ndim - 1] if b.ndim > 0 else 0
-    if b.n <= SHORT:
-        return True
     return last == itemsize and b.x_step != itemsize and b.shape[b.ndim - 1] >= 4
+
+
+cdef inline int rows_in_group(Py_ssize_t n, Py_ssize_t lanes) noexcept nogil:
+    """As many as a register has lanes, but no more than stay in the first-level cache"""
+    return <int> max(1, min(lanes, GROUP // max(n, 1)))
 
 
 cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t itemsize, Py_ssize_t worksize) noexcept nogil:
@@ -45,7 +49,7 @@ cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t itemsize, Py_ssiz
         return b.n * REGISTER
     if b.x_step == itemsize and b.out_step == itemsize and worksize == itemsize and b.where == NULL:
         return REGISTER
-    return b.n * worksize + REGISTER
+    return b.n * worksize * rows_in_group(b.n, REGISTER // worksize) + REGISTER
 
 
 # ---- strided memory of any type to a contiguous row of the work type, and back ----
@@ -92,26 +96,36 @@ cdef inline void hide(
 
 # ---- a run of rows, on one thread ----
 
-cdef inline void one_row(
-    const Batch* b, Py_ssize_t i, floating* scratch, element* unused, const Team* team
+cdef inline void one_group(
+    const Batch* b, Py_ssize_t i, int count, floating* scratch, element* unused, const Team* team
 ) noexcept nogil:
-    """Row i from x to out: as it lies where it can be used so, else by way of scratch"""
-    cdef char* x = b.x + offset(b, b.x_stride, i)
-    cdef char* out = b.out + offset(b, b.out_stride, i)
+    """Rows i .. i + count from x to out: as they lie where they can be used so, else by way of scratch"""
     cdef Py_ssize_t results = 1 if b.op.kind == LOGSUMEXP else b.n
-    cdef const floating* source = <const floating*> x
-    cdef floating* target = <floating*> out
+    cdef const floating* x[16]
+    cdef floating* y[16]
+    cdef int r
     cdef bint same = (floating is float and element is float) or (floating is double and element is double)
-    if not same or b.x_step != sizeof(element) or b.where != NULL:
-        gather(x, b.x_step, b.n, scratch, 1, unused)
-        if b.where != NULL:
-            hide(b.where + offset(b, b.where_stride, i), b.where_step, b.n, scratch, 1)
-        source = scratch
-    if not same or b.out_step != sizeof(element):
-        target = scratch
-    row(source, target, b.n, &b.op, team)
-    if target == scratch:
-        scatter(scratch, 1, results, out, b.out_step, unused)
+    cdef bint as_it_lies = same and b.x_step == sizeof(element) and b.where == NULL
+    cdef bint out_as_it_lies = same and b.out_step == sizeof(element)
+    for r in range(count):
+        if as_it_lies:
+            x[r] = <const floating*> (b.x + offset(b, b.x_stride, i + r))
+        else:
+            x[r] = scratch + r * b.n
+            gather(b.x + offset(b, b.x_stride, i + r), b.x_step, b.n, scratch + r * b.n, 1, unused)
+            if b.where != NULL:
+                hide(b.where + offset(b, b.where_stride, i + r), b.where_step, b.n, scratch + r * b.n, 1)
+        if out_as_it_lies:
+            y[r] = <floating*> (b.out + offset(b, b.out_stride, i + r))
+        else:
+            y[r] = scratch + r * b.n
+    if not group(x, y, count, b.n, &b.op, team):
+        for r in range(count):
+            one_group(b, i + r, 1, scratch, unused, team)
+        return
+    if not out_as_it_lies:
+        for r in range(count):
+            scatter(y[r], 1, results, b.out + offset(b, b.out_stride, i + r), b.out_step, unused)
 
 
 cdef inline void one_tile(
@@ -120,7 +134,8 @@ cdef inline void one_tile(
     """Rows i .. i + count side by side in the lanes of a tile"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating), j, c
     cdef Py_ssize_t results = 1 if b.op.kind == LOGSUMEXP else b.n
-    cdef Py_ssize_t[16] x, out
+    cdef Py_ssize_t x[16]
+    cdef Py_ssize_t out[16]
     cdef bint same = (floating is float and element is float) or (floating is double and element is double)
     cdef bint beside = True, out_beside = True  # the rows lie next to each other
     cdef floating zero = 0
@@ -157,6 +172,7 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
     """Rows start .. stop, under the default floating-point state"""
     cdef control state = enter()
     cdef Py_ssize_t i = start, lanes = REGISTER // (sizeof(double) if element is double else sizeof(float))
+    cdef int count
     if by_tiles(b, sizeof(element)):
         while i < stop:
             if element is double:
@@ -165,12 +181,13 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
                 one_tile[float, element](b, i, <int> min(lanes, stop - i), <float*> scratch, unused)
             i += lanes
     else:
+        count = rows_in_group(b.n, lanes)
         while i < stop:
             if element is double:
-                one_row[double, element](b, i, <double*> scratch, unused, NULL)
+                one_group[double, element](b, i, <int> min(count, stop - i), <double*> scratch, unused, NULL)
             else:
-                one_row[float, element](b, i, <float*> scratch, unused, NULL)
-            i += 1
+                one_group[float, element](b, i, <int> min(count, stop - i), <float*> scratch, unused, NULL)
+            i += count
     leave(state)
 
 
@@ -194,9 +211,9 @@ cdef void run_split(
     cdef Py_ssize_t i
     for i in range(start, stop):
         if element is double:
-            one_row[double, element](b, i, <double*> scratch, unused, team)
+            one_group[double, element](b, i, 1, <double*> scratch, unused, team)
         else:
-            one_row[float, element](b, i, <float*> scratch, unused, team)
+            one_group[float, element](b, i, 1, <float*> scratch, unused, team)
     leave(state)
 
 

@@ -3,7 +3,6 @@
 cdef enum:
     REGISTER = 64  # bytes of a vec
     BLOCK = 8192  # classes that are summed in one go: part of the definition of a result's bits
-    SHORT = 16  # classes up to which rows go side by side
     MAX_NDIM = 64
 
 cdef enum Kind:

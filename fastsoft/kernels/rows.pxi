@@ -1,7 +1,8 @@
-# One row, contiguous and in its work type: e = exp(x - max) by blocks, and what follows from their sum.
+# Rows, contiguous and in their work type: e = exp(x - max) by blocks, and what follows from their sum.
+# What is horizontal, and what is done once a row, is done for a group of rows together, a row in each lane.
 
 cdef inline vec[floating] block_max(const floating* x, Py_ssize_t n) noexcept nogil:
-    """max x, NaN apart, in all lanes"""
+    """max x, NaN apart, lane by lane"""
     cdef Py_ssize_t i = 0, lanes = REGISTER // sizeof(floating)
     cdef floating low = -INFINITY
     cdef vec[floating] a = fill(low), b = a, c = a, d = a
@@ -14,38 +15,36 @@ cdef inline vec[floating] block_max(const floating* x, Py_ssize_t n) noexcept no
     while i < n:
         a = larger(load(x + i, n - i, low), a)
         i += lanes
-    return fold_max(larger(larger(a, b), larger(c, d)))
+    return larger(larger(a, b), larger(c, d))
 
 
-cdef inline vec[floating] block_nan(const floating* x, Py_ssize_t n) noexcept nogil:
-    """NaN if one is in x, else 0, in all lanes"""
-    cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating)
-    cdef floating zero = 0
-    cdef vec[floating] a = fill(zero)
-    for i from 0 <= i < n by lanes:
-        a = a + nan_of(load(x + i, n - i, zero))
-    return fold_sum(a)
+cdef inline floating row_nan(const floating* x, Py_ssize_t n) noexcept nogil:
+    """NaN if one is in x, else 0"""
+    cdef Py_ssize_t i
+    for i in range(n):
+        if x[i] != x[i]:
+            return x[i]
+    return 0
 
 
 cdef inline void block_sum(
     const floating* x, floating* e, Py_ssize_t n, const Shift[floating]* shift, How how, Which which,
     Sums[floating]* total
 ) noexcept nogil:
-    """e_i = exp(x_i - max), and their sum in all lanes"""
-    cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating)
+    """e_i = exp(x_i - max), and their sum lane by lane"""
+    cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
     cdef floating low = -INFINITY
     cdef Shift[floating] s = shift[0]
     cdef Sums[floating] a
-    cdef vec[floating] v, w
+    cdef bunch[floating] v, w
     begin(a)
-    for i from 0 <= i < n by lanes:
-        v = load(x + i, n - i, low)
+    for i from 0 <= i < n by step:
+        v = load_bunch(x + i, n - i, low)
         w = shifted_exp(v, s, how)
         if e != NULL:
             store(e + i, w, n - i)
-        collect(a, w, v, s, which)
+        collect_in_turn(a, w, v, s, which)
     finish(a)
-    fold(a)
     total[0] = a
 
 
@@ -59,12 +58,10 @@ cdef inline void block_mend(floating* y, Py_ssize_t n, vec[floating] like) noexc
 
 cdef inline void block_scale(floating* y, Py_ssize_t n, pair[floating] r) noexcept nogil:
     """y_i = e_i r, with r in two parts"""
-    cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating)
+    cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
     cdef floating zero = 0
-    cdef vec[floating] e
-    for i from 0 <= i < n by lanes:
-        e = load(y + i, n - i, zero)
-        store(y + i, mul_add(e, r.hi, e * r.lo), n - i)
+    for i from 0 <= i < n by step:
+        store(y + i, scaled(load_bunch(y + i, n - i, zero), r), n - i)
     if has_nan(r.hi):
         block_mend(y, n, r.hi)
 
@@ -73,11 +70,11 @@ cdef inline void block_log(
     const floating* x, floating* y, Py_ssize_t n, const Shift[floating]* shift, Log[floating] log, How how
 ) noexcept nogil:
     """y_i = x_i - log sum_j exp x_j"""
-    cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating)
+    cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
     cdef floating low = -INFINITY
     cdef Shift[floating] s = shift[0]
-    for i from 0 <= i < n by lanes:
-        store(y + i, log_value(load(x + i, n - i, low), log, s, how), n - i)
+    for i from 0 <= i < n by step:
+        store(y + i, log_value(load_bunch(x + i, n - i, low), log, s, how), n - i)
     if has_nan(log.hi):
         block_mend(y, n, log.hi)
 
@@ -191,41 +188,75 @@ cdef inline void row_log(
         team_log(x, y, n, s, &log, how, team)
 
 
-cdef inline void apply_row(
-    const floating* x, floating* y, Py_ssize_t n, vec[floating] top, const Operation* op, How how, const Team* team
+# ---- a group of rows: at most as many as a register has lanes ----
+
+cdef inline void apply_group(
+    const floating** x, floating** y, int count, Py_ssize_t n, vec[floating] top, const Operation* op, How how,
+    const Team* team
 ) noexcept nogil:
-    """One row from x to y (logsumexp: to y[0])"""
-    cdef Shift[floating] s
-    cdef Sums[floating] sums
+    """Rows from x to y (logsumexp: to y[0]); row r has its maximum in lane r of top"""
+    cdef int r
+    cdef Shift[floating] s, t
+    cdef Sums[floating] sums[16]
     cdef All all_terms
     cdef Others others
-    cdef floating low = -INFINITY, zero = 0
-    cdef vec[floating] nan = fill(zero)
+    cdef pair[floating] factor, f
+    cdef Log[floating] log, l
+    cdef vec[floating] values, nan
+    cdef floating low = -INFINITY
+    cdef floating some[16]
+    for r in range(16):
+        some[r] = 0
     if any(equal(top, fill(low))):
-        nan = block_nan(x, n)
+        for r in range(count):
+            some[r] = row_nan(x[r], n)
+    nan = load(some, REGISTER // sizeof(floating), low)
     set_shift(s, top, nan, op.factor, how)
+    for r in range(count):
+        t = shift_of_row(s, r)
+        if op.kind == SOFTMAX:
+            row_sum(x[r], y[r], n, &t, how, all_terms, team, &sums[r])
+        else:
+            row_sum(x[r], NULL, n, &t, how, others, team, &sums[r])
+    fold(&sums[0], count)
     if op.kind == SOFTMAX:
-        row_sum(x, y, n, &s, how, all_terms, team, &sums)
-        row_scale(y, n, reciprocal(sums, s, <floating> op.empty), team)
+        factor = reciprocal(sums[0], s, <floating> op.empty)
+        for r in range(count):
+            f.hi, f.lo = lane(factor.hi, r), lane(factor.lo, r)
+            row_scale(y[r], n, f, team)
     elif op.kind == LOG_SOFTMAX:
-        row_sum(x, NULL, n, &s, how, others, team, &sums)
-        row_log(x, y, n, &s, log_shift(sums, s, <floating> op.empty), how, team)
+        log = log_shift(sums[0], s, <floating> op.empty)
+        for r in range(count):
+            t = shift_of_row(s, r)
+            l.hi, l.lo, l.dominant = lane(log.hi, r), lane(log.lo, r), lane(log.dominant, r)
+            row_log(x[r], y[r], n, &t, l, how, team)
     else:
-        row_sum(x, NULL, n, &s, how, others, team, &sums)
-        store(y, log_sum_exp(sums, s, top), 1)
+        values = log_sum_exp(sums[0], s, top)
+        store(some, values, REGISTER // sizeof(floating))
+        for r in range(count):
+            y[r][0] = some[r]
 
 
-cdef inline void row(
-    const floating* x, floating* y, Py_ssize_t n, const Operation* op, const Team* team
+cdef inline bint group(
+    const floating** x, floating** y, int count, Py_ssize_t n, const Operation* op, const Team* team
 ) noexcept nogil:
-    """One row, each in the way that its largest |x| asks for; shared among a team unless that is NULL"""
+    """A group of rows, the one row shared among a team unless that is NULL; false, and nothing done, where the
+    rows do not all ask for the same way"""
     cdef Plain plain
     cdef Scaled scaled
     cdef Wide wide
-    cdef vec[floating] top = row_max(x, n, team)
-    if op.how == WIDE or any(beyond_reach(top, <floating> op.factor.hi)):
-        apply_row(x, y, n, top, op, wide, team)
+    cdef vec[floating] tops[16]
+    cdef int r, beyond
+    for r in range(count):
+        tops[r] = row_max(x[r], n, team)
+    fold(&tops[0], count)
+    beyond = lanes_of(beyond_reach(tops[0], <floating> op.factor.hi))
+    if op.how == WIDE or beyond == <int> (REGISTER // sizeof(floating)):  # lanes beyond `count` repeat a row
+        apply_group(x, y, count, n, tops[0], op, wide, team)
+    elif beyond > 0:
+        return False
     elif op.how == SCALED:
-        apply_row(x, y, n, top, op, scaled, team)
+        apply_group(x, y, count, n, tops[0], op, scaled, team)
     else:
-        apply_row(x, y, n, top, op, plain, team)
+        apply_group(x, y, count, n, tops[0], op, plain, team)
+    return True

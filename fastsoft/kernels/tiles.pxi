@@ -21,53 +21,43 @@ cdef inline vec[floating] tile_nan(const floating* x, Py_ssize_t n) noexcept nog
     return a
 
 
-cdef inline void tile_block_sum(
+cdef inline void tile_sum(
     floating* x, bint keep, Py_ssize_t n, const Shift[floating]* shift, How how, Which which,
     Sums[floating]* total
 ) noexcept nogil:
-    """Sum of exp(x_j - max): class j into sum j mod lanes, then the tree that folds a register's lanes"""
-    cdef Py_ssize_t i, j, half_way, lanes = REGISTER // sizeof(floating), parts = min(n, lanes)
+    """Sum of exp(x_j - max), with `keep` in place of x_j: class j into sum j mod lanes, by blocks, then the tree"""
+    cdef Py_ssize_t i, j, start, stop, lanes = REGISTER // sizeof(floating), parts = min(n, lanes), half_way = lanes // 2
     cdef floating low = -INFINITY
     cdef Shift[floating] s = shift[0]
-    cdef Sums[floating] a
+    cdef BunchSums[floating] a, b
     cdef Sums[floating] part[16]
-    cdef vec[floating] v, w
-    for i in range(parts):
-        if n <= lanes:
-            v = load(x + i * lanes, lanes, low)
-            w = shifted_exp(v, s, how)
-            if keep:
-                store(x + i * lanes, w, lanes)
-            collect_one(part[i], w, v, s, which)
-            continue
-        begin(a)
-        for j from i <= j < n by lanes:
-            v = load(x + j * lanes, lanes, low)
-            w = shifted_exp(v, s, how)
-            if keep:
-                store(x + j * lanes, w, lanes)
-            collect(a, w, v, s, which)
-        finish(a)
-        part[i] = a
-    half_way = lanes // 2
+    cdef bunch[floating] v, w
+    for i from 0 <= i < parts by together:
+        for start from 0 <= start < n by BLOCK:
+            stop = min(n, start + BLOCK)
+            begin(b)
+            for j from start + i <= j < stop by lanes:
+                v = load_bunch(x + j * lanes, (n - j) * lanes, low)
+                w = shifted_exp(v, s, how)
+                if keep:
+                    store(x + j * lanes, w, (n - j) * lanes)
+                if n <= lanes:
+                    collect_one(b, w, v, s, which)
+                else:
+                    collect(b, w, v, s, which)
+            if n > lanes:
+                finish(b)
+            if start == 0:
+                a = b
+            else:
+                merge(a, b)
+        take_apart(a, part + i)
     while half_way > 0:
         for i in range(min(half_way, parts - half_way)):
             merge(part[i], part[i + half_way])
         parts = min(parts, half_way)
         half_way //= 2
     total[0] = part[0]
-
-
-cdef inline void tile_sum(
-    floating* x, bint keep, Py_ssize_t n, const Shift[floating]* s, How how, Which which, Sums[floating]* total
-) noexcept nogil:
-    """tile_block_sum over all classes, the blocks added in their order; with `keep`, x becomes exp(x - max)"""
-    cdef Py_ssize_t start, lanes = REGISTER // sizeof(floating)
-    cdef Sums[floating] part
-    tile_block_sum(x, keep, min(n, BLOCK), s, how, which, total)
-    for start from BLOCK <= start < n by BLOCK:
-        tile_block_sum(x + start * lanes, keep, min(n - start, BLOCK), s, how, which, &part)
-        merge(total[0], part)
 
 
 cdef inline void apply_tile(

@@ -12,6 +12,8 @@ cdef extern from "math.hpp" namespace "fastsoft" nogil:
         pass
     cdef cppclass vec[T]:
         pass
+    cdef cppclass bunch[T]:
+        pass
     cdef cppclass mask[T]:
         pass
     cdef cppclass pair[T]:
@@ -25,8 +27,12 @@ cdef extern from "math.hpp" namespace "fastsoft" nogil:
         vec[T] max
     cdef cppclass Sums[T]:
         pass
+    cdef cppclass BunchSums[T]:
+        pass
     cdef cppclass Log[T]:
         vec[T] hi
+        vec[T] lo
+        vec[T] dominant
     cdef cppclass Plain:
         pass
     cdef cppclass Scaled:
@@ -56,32 +62,46 @@ cdef extern from "math.hpp" namespace "fastsoft" nogil:
     void store(float*, vec[float], ptrdiff_t left)
     void store(double*, vec[double], ptrdiff_t left)
 
-    vec[T] fill[T](T)
+    bunch[float] load_bunch(const float*, ptrdiff_t left, float rest)
+    bunch[double] load_bunch(const double*, ptrdiff_t left, double rest)
+    void store(float*, bunch[float], ptrdiff_t left)
+    void store(double*, bunch[double], ptrdiff_t left)
+    int together
+    void prefetch(const float*)
+    void prefetch(const double*)
+
+    vec[float] fill(float)
+    vec[double] fill(double)
     vec[T] larger[T](vec[T], vec[T])
-    vec[T] mul_add[T](vec[T], vec[T], vec[T])
     vec[T] operator+[T](vec[T], vec[T])
-    vec[T] operator*[T](vec[T], vec[T])
     mask[T] equal[T](vec[T], vec[T])
     bint any[T](mask[T])
     int lanes_of[T](mask[T])
-    vec[T] fold_max[T](vec[T])
-    vec[T] fold_sum[T](vec[T])
+    vec[T] lane[T](const vec[T]&, int k)
+    Shift[T] shift_of_row[T](const Shift[T]&, int k)
+    void fold[T](vec[T]*, int count)
     vec[T] nan_of[T](vec[T])
     vec[T] one_nan[T](vec[T] a, vec[T] like)
     bint has_nan[T](vec[T])
 
     mask[T] beyond_reach[T](vec[T] max, T c)
-    vec[T] shifted_exp[T, How](vec[T] x, const Shift[T]&, How)
+    bunch[T] shifted_exp[T, How](bunch[T] x, const Shift[T]&, How)
     void set_shift[T, How](Shift[T]&, vec[T] max, vec[T] nan, const Factor&, How)
     void begin[T](Sums[T]&)
-    void collect[T, Which](Sums[T]&, vec[T] e, vec[T] x, const Shift[T]&, Which)
-    void collect_one[T, Which](Sums[T]&, vec[T] e, vec[T] x, const Shift[T]&, Which)
+    void begin[T](BunchSums[T]&)
+    void collect[T, Which](BunchSums[T]&, bunch[T] e, bunch[T] x, const Shift[T]&, Which)
+    void collect_in_turn[T, Which](Sums[T]&, bunch[T] e, bunch[T] x, const Shift[T]&, Which)
+    void collect_one[T, Which](BunchSums[T]&, bunch[T] e, bunch[T] x, const Shift[T]&, Which)
     void finish[T](Sums[T]&)
+    void finish[T](BunchSums[T]&)
+    void take_apart[T](const BunchSums[T]&, Sums[T]*)
     void merge[T](Sums[T]&, const Sums[T]&)
-    void fold[T](Sums[T]&)
+    void merge[T](BunchSums[T]&, const BunchSums[T]&)
+    void fold[T](Sums[T]*, int count)
+    bunch[T] scaled[T](bunch[T] e, const pair[T]& r)
     pair[T] reciprocal[T](const Sums[T]&, const Shift[T]&, T empty)
     Log[T] log_shift[T](const Sums[T]&, const Shift[T]&, T empty)
-    vec[T] log_value[T, How](vec[T] x, const Log[T]&, const Shift[T]&, How)
+    bunch[T] log_value[T, How](bunch[T] x, const Log[T]&, const Shift[T]&, How)
     vec[T] log_sum_exp[T](const Sums[T]&, const Shift[T]&, vec[T] max)
 
     ctypedef unsigned int control

@@ -10,6 +10,7 @@ typedef __m256d rd;
 typedef __m256 mf;
 typedef __m256d md;
 const bool has_fma = true;
+const int together = 1;
 
 inline rf splat(float a) { return _mm256_set1_ps(a); }
 inline rd splat(double a) { return _mm256_set1_pd(a); }
@@ -98,5 +99,8 @@ template <int k> inline rf swap_lanes(rf a) {
 template <int k> inline rd swap_lanes(rd a) {
     return k == 2 ? _mm256_permute2f128_pd(a, a, 1) : _mm256_permute_pd(a, 0x5);
 }
+
+template <int k> inline rf pick(rf a, rf b) { return _mm256_blend_ps(a, b, k == 4 ? 0xf0 : k == 2 ? 0xcc : 0xaa); }
+template <int k> inline rd pick(rd a, rd b) { return _mm256_blend_pd(a, b, k == 2 ? 0xc : 0xa); }
 
 }}  // namespace

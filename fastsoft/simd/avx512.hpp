@@ -10,6 +10,7 @@ typedef __m512d rd;
 typedef __mmask16 mf;
 typedef __mmask8 md;
 const bool has_fma = true;
+const int together = 2;
 
 inline rf splat(float a) { return _mm512_set1_ps(a); }
 inline rd splat(double a) { return _mm512_set1_pd(a); }
@@ -87,5 +88,10 @@ template <int k> inline rd swap_lanes(rd a) {
     return k == 4 ? _mm512_shuffle_f64x2(a, a, 0x4e) : k == 2 ? _mm512_shuffle_f64x2(a, a, 0xb1)
                                                               : _mm512_permute_pd(a, 0x55);
 }
+
+template <int k> inline rf pick(rf a, rf b) {
+    return _mm512_mask_blend_ps(k == 8 ? 0xff00 : k == 4 ? 0xf0f0 : k == 2 ? 0xcccc : 0xaaaa, a, b);
+}
+template <int k> inline rd pick(rd a, rd b) { return _mm512_mask_blend_pd(k == 4 ? 0xf0 : k == 2 ? 0xcc : 0xaa, a, b); }
 
 }}  // namespace

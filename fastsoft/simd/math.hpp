@@ -35,32 +35,32 @@ template <> struct constants<double> {
 };
 
 // Horner's rule.
-template <class T, int n> INLINE vec<T> polynomial(vec<T> x, const T (&c)[n]) {
-    vec<T> y = fill(c[n - 1]);
-    for (int i = n - 2; i >= 0; i--) y = mul_add(y, x, fill(c[i]));
+template <class T, int U, int n> INLINE vec<T, U> polynomial(vec<T, U> x, const T (&c)[n]) {
+    vec<T, U> y = fill<U>(c[n - 1]);
+    for (int i = n - 2; i >= 0; i--) y = mul_add(y, x, fill<U>(c[i]));
     return y;
 }
 
 // ---- error-free arithmetic: the sum, or product, and what its rounding lost ----
 
-template <class T> struct pair { vec<T> hi, lo; };
+template <class T, int U = 1> struct pair { vec<T, U> hi, lo; };
 
 // Knuth, TAOCP 2, 4.2.2
-template <class T> INLINE pair<T> two_sum(vec<T> a, vec<T> b) {
-    const vec<T> s = a + b, t = s - a;
+template <class T, int U> INLINE pair<T, U> two_sum(vec<T, U> a, vec<T, U> b) {
+    const vec<T, U> s = a + b, t = s - a;
     return {s, (a - (s - t)) + (b - t)};
 }
 // Dekker 1971; |a| >= |b| or a = 0
-template <class T> INLINE pair<T> fast_two_sum(vec<T> a, vec<T> b) {
-    const vec<T> s = a + b;
+template <class T, int U> INLINE pair<T, U> fast_two_sum(vec<T, U> a, vec<T, U> b) {
+    const vec<T, U> s = a + b;
     return {s, b - (s - a)};
 }
 // Dekker and Veltkamp 1971 where there is no FMA; a * b away from overflow and underflow
-template <class T> INLINE pair<T> two_product(vec<T> a, vec<T> b) {
-    const vec<T> p = a * b;
+template <class T, int U> INLINE pair<T, U> two_product(vec<T, U> a, vec<T, U> b) {
+    const vec<T, U> p = a * b;
     if (has_fma) return {p, mul_sub(a, b, p)};
-    const vec<T> s = fill(constants<T>::split), as = a * s, bs = b * s;
-    const vec<T> ah = as - (as - a), al = a - ah, bh = bs - (bs - b), bl = b - bh;
+    const vec<T, U> s = fill<U>(constants<T>::split), as = a * s, bs = b * s;
+    const vec<T, U> ah = as - (as - a), al = a - ah, bh = bs - (bs - b), bl = b - bh;
     return {p, ((ah * bh - p) + ah * bl + al * bh) + al * bl};
 }
 
@@ -86,17 +86,17 @@ template <class T> struct Shift {
     mask<T> empty;           // nothing but -inf in the row
 };
 
-template <class T> INLINE pair<T> argument(vec<T> x, const Shift<T>&, Plain) { return {x, fill(T(0))}; }
-template <class T> INLINE pair<T> argument(vec<T> x, const Shift<T>& s, Scaled) {
-    pair<T> z = two_product(x, s.c_hi);
-    z.lo = mul_add(x, s.c_lo, z.lo);
+template <class T, int U> INLINE pair<T, U> argument(vec<T, U> x, const Shift<T>&, Plain) { return {x, fill<U>(T(0))}; }
+template <class T, int U> INLINE pair<T, U> argument(vec<T, U> x, const Shift<T>& s, Scaled) {
+    pair<T, U> z = two_product(x, spread<U>(s.c_hi));
+    z.lo = mul_add(x, spread<U>(s.c_lo), z.lo);
     return z;
 }
-template <class T> INLINE pair<T> argument(vec<T> x, const Shift<T>& s, Wide) {
-    const pair<T> d = two_sum(x, fill(T(0)) - s.max);
-    const vec<T> hi = d.hi * s.g, lo = d.lo * s.g;
-    pair<T> z = two_product(hi, s.c_hi);
-    z.lo = mul_add(hi, s.c_lo, mul_add(lo, s.c_hi, z.lo));
+template <class T, int U> INLINE pair<T, U> argument(vec<T, U> x, const Shift<T>& s, Wide) {
+    const pair<T, U> d = two_sum(x, fill<U>(T(0)) - spread<U>(s.max));
+    const vec<T, U> hi = d.hi * spread<U>(s.g), lo = d.lo * spread<U>(s.g);
+    pair<T, U> z = two_product(hi, spread<U>(s.c_hi));
+    z.lo = mul_add(hi, spread<U>(s.c_lo), mul_add(lo, spread<U>(s.c_hi), z.lo));
     return z;
 }
 
@@ -113,25 +113,25 @@ template <class T> INLINE mask<T> beyond_reach(vec<T> max, T c) {
 // e^z 2^(headroom - K) of z = hi + lo with |hi| within reach and lo far smaller, s.low <= hi <= s.top:
 // error <= 1 ulp of the correctly rounded value; no result is subnormal; NaN stays NaN.
 // `rest`, if not null, receives what the last roundings lost.
-template <class T> INLINE vec<T> exp_shifted(pair<T> z, vec<T> round, vec<T>* rest = 0) {
+template <class T, int U> INLINE vec<T, U> exp_shifted(pair<T, U> z, vec<T, U> round, vec<T, U>* rest = 0) {
     typedef constants<T> C;
-    const vec<T> t = mul_add(z.hi, fill(C::log2e), round);
-    const vec<T> k = t - round;
-    const vec<T> r_hi = sub_mul(z.hi, k, fill(C::ln2_hi));  // exact
-    const vec<T> minus_lo = mul_sub(k, fill(C::ln2_lo), z.lo);
-    const vec<T> r = r_hi - minus_lo;
-    const vec<T> tail = mul_sub(r * r, polynomial(r, C::exp_q), minus_lo);
-    const vec<T> p = r_hi + tail;
-    const vec<T> scale = low_bits_to_exponent(t);
-    const vec<T> e = mul_add(scale, p, scale);
+    const vec<T, U> t = mul_add(z.hi, fill<U>(C::log2e), round);
+    const vec<T, U> k = t - round;
+    const vec<T, U> r_hi = sub_mul(z.hi, k, fill<U>(C::ln2_hi));  // exact
+    const vec<T, U> minus_lo = mul_sub(k, fill<U>(C::ln2_lo), z.lo);
+    const vec<T, U> r = r_hi - minus_lo;
+    const vec<T, U> tail = mul_sub(r * r, polynomial(r, C::exp_q), minus_lo);
+    const vec<T, U> p = r_hi + tail;
+    const vec<T, U> scale = low_bits_to_exponent(t);
+    const vec<T, U> e = mul_add(scale, p, scale);
     if (rest) *rest = mul_add(scale, p, scale - e) + scale * (tail - (p - r_hi));
     return e;
 }
 
-// e^z as above, and 0 below s.low.
-template <class T, class How> INLINE vec<T> shifted_exp(vec<T> x, const Shift<T>& s, How how) {
-    const pair<T> z = argument(x, s, how);
-    return keep(not_below(z.hi, s.low), exp_shifted(z, s.round));
+// e^z of x as above, and 0 below s.low.
+template <class T, class How, int U> INLINE vec<T, U> shifted_exp(vec<T, U> x, const Shift<T>& s, How how) {
+    const pair<T, U> z = argument(x, s, how);
+    return keep(not_below(z.hi, spread<U>(s.low)), exp_shifted(z, spread<U>(s.round)));
 }
 
 // `nan` is NaN where the row holds one (asked for only where max is -inf), else 0.
@@ -158,67 +158,104 @@ template <class T, class How> INLINE void set_shift(Shift<T>& s, vec<T> max, vec
 
 // Each lane adds its own terms. `hi` starts above any term (4 * 2^headroom), so that Dekker's condition holds
 // for good and what an addition rounds away is known exactly; it collects in `lo`.
-template <class T> struct Sums { vec<T> hi, lo, ties; };
+template <class T, int U = 1> struct Sums { vec<T, U> hi, lo, ties; };
+template <class T> using BunchSums = Sums<T, together>;
 
 // Which terms: All of them; or the Others, without those equal to the maximum, which are counted in `ties`.
 struct All {};
 struct Others {};
 
 template <class T> INLINE T start_of_sum() { return std::ldexp(T(4), (int)constants<T>::headroom); }
-template <class T> INLINE void begin(Sums<T>& a) {
-    a.hi = fill(start_of_sum<T>());
-    a.lo = a.ties = fill(T(0));
+template <class T, int U> INLINE void begin(Sums<T, U>& a) {
+    a.hi = fill<U>(start_of_sum<T>());
+    a.lo = a.ties = fill<U>(T(0));
 }
-template <class T> INLINE vec<T> select(Sums<T>&, vec<T> e, vec<T>, const Shift<T>&, All) { return e; }
-template <class T> INLINE vec<T> select(Sums<T>& a, vec<T> e, vec<T> x, const Shift<T>& s, Others) {
-    const mask<T> tie = equal(x, s.max);
-    a.ties = a.ties + keep(tie, fill(T(1)));
+template <class T, int U> INLINE vec<T, U> select(Sums<T, U>&, vec<T, U> e, vec<T, U>, const Shift<T>&, All) { return e; }
+template <class T, int U> INLINE vec<T, U> select(Sums<T, U>& a, vec<T, U> e, vec<T, U> x, const Shift<T>& s, Others) {
+    const mask<T, U> tie = equal(x, spread<U>(s.max));
+    a.ties = a.ties + keep(tie, fill<U>(T(1)));
     return drop(tie, e);
 }
-// Add the exponential e of x.
-template <class T, class Which> INLINE void collect(Sums<T>& a, vec<T> e, vec<T> x, const Shift<T>& s, Which which) {
+// Add the exponential e of x, lane by lane.
+template <class T, class Which, int U>
+INLINE void collect(Sums<T, U>& a, vec<T, U> e, vec<T, U> x, const Shift<T>& s, Which which) {
     e = select(a, e, x, s, which);
-    const vec<T> t = a.hi + e;
+    const vec<T, U> t = a.hi + e;
     a.lo = a.lo + (e - (t - a.hi));
     a.hi = t;
 }
-template <class T> INLINE void finish(Sums<T>& a) {
-    const pair<T> p = two_sum(a.hi - fill(start_of_sum<T>()), a.lo);
+// Add the vecs of a bunch one after the other.
+template <class T, class Which, int U>
+INLINE void collect_in_turn(Sums<T>& a, vec<T, U> e, vec<T, U> x, const Shift<T>& s, Which which) {
+    for (int k = 0; k < U; k++) collect(a, part(e, k), part(x, k), s, which);
+}
+template <class T, int U> INLINE void finish(Sums<T, U>& a) {
+    const pair<T, U> p = two_sum(a.hi - fill<U>(start_of_sum<T>()), a.lo);
     a.hi = p.hi;
     a.lo = p.lo;
 }
 // The sum of one term a lane: what begin, collect, finish give, and shorter.
-template <class T, class Which> INLINE void collect_one(Sums<T>& a, vec<T> e, vec<T> x, const Shift<T>& s, Which which) {
-    a.lo = a.ties = fill(T(0));
+template <class T, class Which, int U>
+INLINE void collect_one(Sums<T, U>& a, vec<T, U> e, vec<T, U> x, const Shift<T>& s, Which which) {
+    a.lo = a.ties = fill<U>(T(0));
     a.hi = select(a, e, x, s, which);
 }
-template <class T> INLINE void merge(Sums<T>& a, const Sums<T>& b) {
-    const pair<T> p = two_sum(a.hi, b.hi);
+template <class T, int U> INLINE void take_apart(const Sums<T, U>& a, Sums<T>* parts) {
+    for (int k = 0; k < U; k++) {
+        parts[k].hi = part(a.hi, k);
+        parts[k].lo = part(a.lo, k);
+        parts[k].ties = part(a.ties, k);
+    }
+}
+template <class T, int U> INLINE void merge(Sums<T, U>& a, const Sums<T, U>& b) {
+    const pair<T, U> p = two_sum(a.hi, b.hi);
     a.hi = p.hi;
     a.lo = (a.lo + b.lo) + p.lo;
     a.ties = a.ties + b.ties;
 }
-// Fold the lanes: afterwards each holds the sum of all, added as a tree over lane ^ 1/2, 1/4, ... of the lanes.
-template <class T, int k> struct Fold {
-    static INLINE void sums(Sums<T>& a) {
-        const Sums<T> b = {swap_lanes<k>(a.hi), swap_lanes<k>(a.lo), swap_lanes<k>(a.ties)};
-        merge(a, b);
-        Fold<T, k / 2>::sums(a);
+// Fold `count` rows, at most as many as a vec has lanes: of a[i] all lanes are combined, as a tree over the lanes
+// whose numbers differ in one bit, the highest first. The result, in a[0], has row i in lane i; lanes beyond the
+// rows repeat one of them. So the horizontal work of several rows is done together.
+template <class T> INLINE void join(vec<T>& a, vec<T> b) { a = larger(a, b); }
+template <class T> INLINE void join(Sums<T>& a, const Sums<T>& b) { merge(a, b); }
+template <int k, class T> INLINE Sums<T> swap_lanes(const Sums<T>& a) {
+    return {swap_lanes<k>(a.hi), swap_lanes<k>(a.lo), swap_lanes<k>(a.ties)};
+}
+template <int k, class T> INLINE Sums<T> pick(const Sums<T>& a, const Sums<T>& b) {
+    return {pick<k>(a.hi, b.hi), pick<k>(a.lo, b.lo), pick<k>(a.ties, b.ties)};
+}
+template <int k> struct Fold {
+    template <class A> static INLINE void rows(A* a, int count) {
+        for (int i = 0; i < (count < k ? count : k); i++) {
+            A other;
+            if (i + k < count) {
+                other = swap_lanes<k>(pick<k>(a[i + k], a[i]));
+                a[i] = pick<k>(a[i], a[i + k]);
+            } else {
+                other = swap_lanes<k>(a[i]);
+            }
+            join(a[i], other);
+        }
+        Fold<k / 2>::rows(a, count < k ? count : k);
     }
-    static INLINE vec<T> max(vec<T> a) { return Fold<T, k / 2>::max(larger(a, swap_lanes<k>(a))); }
-    static INLINE vec<T> sum(vec<T> a) { return Fold<T, k / 2>::sum(a + swap_lanes<k>(a)); }
 };
-template <class T> struct Fold<T, 0> {
-    static INLINE void sums(Sums<T>&) {}
-    static INLINE vec<T> max(vec<T> a) { return a; }
-    static INLINE vec<T> sum(vec<T> a) { return a; }
+template <> struct Fold<0> {
+    template <class A> static INLINE void rows(A*, int) {}
 };
-template <class T> INLINE void fold(Sums<T>& a) { Fold<T, vec<T>::lanes / 2>::sums(a); }
-template <class T> INLINE vec<T> fold_max(vec<T> a) { return Fold<T, vec<T>::lanes / 2>::max(a); }
-template <class T> INLINE vec<T> fold_sum(vec<T> a) { return Fold<T, vec<T>::lanes / 2>::sum(a); }
+template <class T> INLINE void fold(vec<T>* a, int count) { Fold<vec<T>::lanes / 2>::rows(a, count); }
+template <class T> INLINE void fold(Sums<T>* a, int count) { Fold<vec<T>::lanes / 2>::rows(a, count); }
+
+// What the elements of row k share, of a Shift that holds a row in each lane.
+template <class T> INLINE Shift<T> shift_of_row(const Shift<T>& s, int k) {
+    Shift<T> t = s;
+    t.max = lane(s.max, k);
+    t.low = lane(s.low, k);
+    t.round = lane(s.round, k);
+    return t;
+}
 
 // v where it is NaN, else 0.
-template <class T> INLINE vec<T> nan_of(vec<T> v) { return drop(equal(v, v), v); }
+template <class T, int U> INLINE vec<T, U> nan_of(vec<T, U> v) { return drop(equal(v, v), v); }
 
 // ---- what a row's sum gives ----
 
@@ -230,13 +267,13 @@ template <class T> INLINE pair<T> quotient(pair<T> a, pair<T> b) {
     return fast_two_sum(q, rest / b.hi);
 }
 
-template <class T> INLINE bool has_nan(vec<T> v) {
-    const vec<T> one = fill(T(1));
+template <class T, int U> INLINE bool has_nan(vec<T, U> v) {
+    const vec<T, U> one = fill<U>(T(1));
     return any(equal(drop(equal(v, v), one), one));
 }
 // a, but where `like` is NaN always the same NaN: its sign and payload would depend on the compiler.
-template <class T> INLINE vec<T> one_nan(vec<T> a, vec<T> like) {
-    return choose(equal(like, like), a, fill(std::numeric_limits<T>::quiet_NaN()));
+template <class T, int U> INLINE vec<T, U> one_nan(vec<T, U> a, vec<T, U> like) {
+    return choose(equal(like, like), a, fill<U>(std::numeric_limits<T>::quiet_NaN()));
 }
 
 // 1 / sum of All, in two parts; `empty` (0 or NaN) in an empty row. The maximum's own rounding is taken out of the sum.
@@ -244,6 +281,11 @@ template <class T> INLINE pair<T> reciprocal(const Sums<T>& a, const Shift<T>& s
     const pair<T> t = two_sum(a.hi, s.e_max_lo), total = {t.hi, t.lo + a.lo};
     pair<T> r = quotient({fill(T(1)), fill(T(0))}, total);
     return {choose(s.empty, fill(empty), r.hi), choose(s.empty, fill(T(0)), r.lo)};
+}
+
+// e * (r.hi + r.lo), rounded once more than exp
+template <class T, int U> INLINE vec<T, U> scaled(vec<T, U> e, const pair<T>& r) {
+    return mul_add(e, spread<U>(r.hi), e * spread<U>(r.lo));
 }
 
 // log(1 + q) of a pair q >= 0: error <= 1.5 ulp, also relative to a small result; NaN stays NaN.
@@ -279,13 +321,13 @@ template <class T> INLINE Log<T> log_shift(const Sums<T>& a, const Shift<T>& s, 
     const pair<T> p = two_sum(s.top, l);
     return {choose(s.empty, fill(empty), p.hi), drop(s.empty, p.lo + s.top_lo), fill(T(0)) - l};
 }
-template <class T> INLINE vec<T> log_value(vec<T> x, const Log<T>& l, const Shift<T>& s, Plain) {
-    return choose(equal(x, s.max), l.dominant, (x - l.hi) - l.lo);
+template <class T, int U> INLINE vec<T, U> log_value(vec<T, U> x, const Log<T>& l, const Shift<T>& s, Plain) {
+    return choose(equal(x, spread<U>(s.max)), spread<U>(l.dominant), (x - spread<U>(l.hi)) - spread<U>(l.lo));
 }
-template <class T, class How> INLINE vec<T> log_value(vec<T> x, const Log<T>& l, const Shift<T>& s, How how) {
-    const pair<T> z = argument(x, s, how);
-    const vec<T> lo = z.lo - l.lo;  // not finite where z.hi is not
-    return choose(equal(x, s.max), l.dominant, (z.hi - l.hi) + keep(equal(lo - lo, fill(T(0))), lo));
+template <class T, class How, int U> INLINE vec<T, U> log_value(vec<T, U> x, const Log<T>& l, const Shift<T>& s, How how) {
+    const pair<T, U> z = argument(x, s, how);
+    const vec<T, U> lo = z.lo - spread<U>(l.lo);  // not finite where z.hi is not
+    return choose(equal(x, spread<U>(s.max)), spread<U>(l.dominant), (z.hi - spread<U>(l.hi)) + keep(equal(lo - lo, fill<U>(T(0))), lo));
 }
 // max + log of sum; an infinite maximum stays what it is, unless a NaN is about.
 template <class T> INLINE vec<T> log_sum_exp(const Sums<T>& a, const Shift<T>& s, vec<T> max) {

@@ -60,4 +60,9 @@ template <int k> inline rf swap_lanes(rf a) {
 }
 template <int> inline rd swap_lanes(rd a) { return __builtin_shuffle(a, md{1, 0}); }
 
+template <int k> inline rf pick(rf a, rf b) {
+    return k == 2 ? __builtin_shuffle(a, b, mf{0, 1, 6, 7}) : __builtin_shuffle(a, b, mf{0, 5, 2, 7});
+}
+template <int> inline rd pick(rd a, rd b) { return __builtin_shuffle(a, b, md{0, 3}); }
+
 }}  // namespace

@@ -20,64 +20,89 @@ template <class T> struct isa;
 template <> struct isa<float> { typedef rf reg; typedef mf mask; };
 template <> struct isa<double> { typedef rd reg; typedef md mask; };
 
-template <class T> struct vec {
-    static const int lanes = 64 / sizeof(T), regs = 64 / sizeof(typename isa<T>::reg), width = lanes / regs;
+// U vecs side by side, on which each operation is done in turn: independent work fills the pipelines.
+template <class T, int U = 1> struct vec {
+    static const int width = sizeof(typename isa<T>::reg) / sizeof(T), lanes = 64 / sizeof(T) * U, regs = lanes / width;
     typename isa<T>::reg r[regs];
 };
-template <class T> struct mask {
-    typename isa<T>::mask r[vec<T>::regs];
+template <class T, int U = 1> struct mask {
+    typename isa<T>::mask r[vec<T, U>::regs];
 };
-template <class T> struct work { typedef T type; };
-template <> struct work<half> { typedef float type; };
-template <> struct work<bfloat> { typedef float type; };
-
+template <class T> using bunch = vec<T, together>;  // as many as suit the instruction set
 // One line for each register; the count is known when compiling.
-#define EACH for (int i = 0; i < vec<T>::regs; i++)
-#define TV template <class T> INLINE vec<T>
-#define TM template <class T> INLINE mask<T>
+#define EACH for (int i = 0; i < vec<T, U>::regs; i++)
+#define TV template <class T, int U> INLINE vec<T, U>
+#define TM template <class T, int U> INLINE mask<T, U>
 
-template <class T> INLINE vec<T> fill(T a) { vec<T> v; EACH v.r[i] = splat(a); return v; }
+template <int U = 1, class T> INLINE vec<T, U> fill(T a) { vec<T, U> v; EACH v.r[i] = splat(a); return v; }
 
-TV operator+(vec<T> a, vec<T> b) { EACH a.r[i] = add(a.r[i], b.r[i]); return a; }
-TV operator-(vec<T> a, vec<T> b) { EACH a.r[i] = sub(a.r[i], b.r[i]); return a; }
-TV operator*(vec<T> a, vec<T> b) { EACH a.r[i] = mul(a.r[i], b.r[i]); return a; }
-TV operator/(vec<T> a, vec<T> b) { EACH a.r[i] = div(a.r[i], b.r[i]); return a; }
+// U times the same vec; one of them.
+template <int U, class T> INLINE vec<T, U> spread(vec<T> a) {
+    vec<T, U> v;
+    EACH v.r[i] = a.r[i % vec<T>::regs];
+    return v;
+}
+template <class T, int U> INLINE vec<T> part(vec<T, U> a, int k) {
+    vec<T> v;
+    for (int i = 0; i < vec<T>::regs; i++) v.r[i] = a.r[k * vec<T>::regs + i];
+    return v;
+}
+
+TV operator+(vec<T, U> a, vec<T, U> b) { EACH a.r[i] = add(a.r[i], b.r[i]); return a; }
+TV operator-(vec<T, U> a, vec<T, U> b) { EACH a.r[i] = sub(a.r[i], b.r[i]); return a; }
+TV operator*(vec<T, U> a, vec<T, U> b) { EACH a.r[i] = mul(a.r[i], b.r[i]); return a; }
+TV operator/(vec<T, U> a, vec<T, U> b) { EACH a.r[i] = div(a.r[i], b.r[i]); return a; }
 // a * b + c, a * b - c, c - a * b: rounded once where the hardware has FMA, else twice.
-TV mul_add(vec<T> a, vec<T> b, vec<T> c) { EACH a.r[i] = mul_add(a.r[i], b.r[i], c.r[i]); return a; }
-TV mul_sub(vec<T> a, vec<T> b, vec<T> c) { EACH a.r[i] = mul_sub(a.r[i], b.r[i], c.r[i]); return a; }
-TV sub_mul(vec<T> c, vec<T> a, vec<T> b) { EACH c.r[i] = sub_mul(c.r[i], a.r[i], b.r[i]); return c; }
+TV mul_add(vec<T, U> a, vec<T, U> b, vec<T, U> c) { EACH a.r[i] = mul_add(a.r[i], b.r[i], c.r[i]); return a; }
+TV mul_sub(vec<T, U> a, vec<T, U> b, vec<T, U> c) { EACH a.r[i] = mul_sub(a.r[i], b.r[i], c.r[i]); return a; }
+TV sub_mul(vec<T, U> c, vec<T, U> a, vec<T, U> b) { EACH c.r[i] = sub_mul(c.r[i], a.r[i], b.r[i]); return c; }
 // a > b ? a : b, hence b where either is NaN.
-TV larger(vec<T> a, vec<T> b) { EACH a.r[i] = larger(a.r[i], b.r[i]); return a; }
+TV larger(vec<T, U> a, vec<T, U> b) { EACH a.r[i] = larger(a.r[i], b.r[i]); return a; }
 
-TM equal(vec<T> a, vec<T> b) { mask<T> m; EACH m.r[i] = equal(a.r[i], b.r[i]); return m; }
+TM equal(vec<T, U> a, vec<T, U> b) { mask<T, U> m; EACH m.r[i] = equal(a.r[i], b.r[i]); return m; }
 // !(a < b), hence true where either is NaN.
-TM not_below(vec<T> a, vec<T> b) { mask<T> m; EACH m.r[i] = not_below(a.r[i], b.r[i]); return m; }
+TM not_below(vec<T, U> a, vec<T, U> b) { mask<T, U> m; EACH m.r[i] = not_below(a.r[i], b.r[i]); return m; }
 // m ? a : 0, m ? 0 : a, m ? a : b
-TV keep(mask<T> m, vec<T> a) { EACH a.r[i] = keep(m.r[i], a.r[i]); return a; }
-TV drop(mask<T> m, vec<T> a) { EACH a.r[i] = drop(m.r[i], a.r[i]); return a; }
-TV choose(mask<T> m, vec<T> a, vec<T> b) { EACH a.r[i] = choose(m.r[i], a.r[i], b.r[i]); return a; }
+TV keep(mask<T, U> m, vec<T, U> a) { EACH a.r[i] = keep(m.r[i], a.r[i]); return a; }
+TV drop(mask<T, U> m, vec<T, U> a) { EACH a.r[i] = drop(m.r[i], a.r[i]); return a; }
+TV choose(mask<T, U> m, vec<T, U> a, vec<T, U> b) { EACH a.r[i] = choose(m.r[i], a.r[i], b.r[i]); return a; }
 
-template <class T> INLINE bool any(mask<T> m) { bool b = false; EACH b |= any(m.r[i]); return b; }
+template <class T, int U> INLINE bool any(mask<T, U> m) { bool b = false; EACH b |= any(m.r[i]); return b; }
 
 // The number whose exponent field is the lowest bits of a's.
-TV low_bits_to_exponent(vec<T> a) { EACH a.r[i] = low_bits_to_exponent(a.r[i]); return a; }
+TV low_bits_to_exponent(vec<T, U> a) { EACH a.r[i] = low_bits_to_exponent(a.r[i]); return a; }
 // floor(log2 |a|) of a normal a.
-TV exponent(vec<T> a) { EACH a.r[i] = exponent(a.r[i]); return a; }
+TV exponent(vec<T, U> a) { EACH a.r[i] = exponent(a.r[i]); return a; }
 
 // Lane i of the result is lane i ^ k.
 template <int k, class T> INLINE vec<T> swap_lanes(vec<T> a) {
-    const int width = vec<T>::width;
+    const int width = vec<T>::width, U = 1;
     vec<T> b;
     if (k >= width) EACH b.r[i] = a.r[i ^ (k / width ? k / width : 1)];
     else EACH b.r[i] = swap_lanes<(k < width ? k : 1)>(a.r[i]);
     return b;
 }
 
-// Load `left` elements, at most a vec, from p; lanes past them take `rest`. Nothing past them is read.
-template <class T> INLINE vec<T> load(const T* p, ptrdiff_t left, T rest) {
+// Lane i of the result is that of a where i has not the bit k, else that of b.
+template <int k, class T> INLINE vec<T> pick(vec<T> a, vec<T> b) {
+    const int width = vec<T>::width, U = 1;
     vec<T> v;
-    const int width = vec<T>::width;
-    if (left >= vec<T>::lanes) {
+    if (k >= width) EACH v.r[i] = i & (k / width ? k / width : 1) ? b.r[i] : a.r[i];
+    else EACH v.r[i] = pick<(k < width ? k : 1)>(a.r[i], b.r[i]);
+    return v;
+}
+// Lane k of v, in all lanes.
+template <class T> INLINE vec<T> lane(const vec<T>& v, int k) {
+    T a[vec<T>::lanes];
+    std::memcpy(a, &v, sizeof a);
+    return fill(a[k]);
+}
+
+// Load `left` elements, at most all lanes, from p; lanes past them take `rest`. Nothing past them is read.
+template <int U, class T> INLINE vec<T, U> load_some(const T* p, ptrdiff_t left, T rest) {
+    const int width = vec<T, U>::width;
+    vec<T, U> v;
+    if (left >= vec<T, U>::lanes) {
         EACH v.r[i] = load(p + i * width);
         return v;
     }
@@ -87,24 +112,10 @@ template <class T> INLINE vec<T> load(const T* p, ptrdiff_t left, T rest) {
     }
     return v;
 }
-template <class S> INLINE vec<float> load16(const S* p, ptrdiff_t left, float rest) {
-    typedef float T;
-    vec<T> v;
-    if (left >= vec<T>::lanes) {
-        EACH v.r[i] = load(p + i * vec<T>::width);
-        return v;
-    }
-    float part[vec<T>::lanes];
-    for (int i = 0; i < vec<T>::lanes; i++) part[i] = i < left ? to_work(p[i]) : rest;
-    return load(part, (ptrdiff_t)vec<T>::lanes, rest);
-}
-INLINE vec<float> load(const half* p, ptrdiff_t left, float rest) { return load16(p, left, rest); }
-INLINE vec<float> load(const bfloat* p, ptrdiff_t left, float rest) { return load16(p, left, rest); }
-
 // Store the first `left` lanes, at most all, to p. Nothing past them is written.
-template <class T> INLINE void store(T* p, vec<T> v, ptrdiff_t left) {
-    const int width = vec<T>::width;
-    if (left >= vec<T>::lanes) {
+template <class T, int U> INLINE void store(T* p, vec<T, U> v, ptrdiff_t left) {
+    const int width = vec<T, U>::width;
+    if (left >= vec<T, U>::lanes) {
         EACH store(p + i * width, v.r[i]);
         return;
     }
@@ -114,18 +125,46 @@ template <class T> INLINE void store(T* p, vec<T> v, ptrdiff_t left) {
         else if (here > 0) store_part(p + i * width, v.r[i], here);
     }
 }
+template <class T> INLINE vec<T> load(const T* p, ptrdiff_t left, T rest) { return load_some<1>(p, left, rest); }
+template <class T> INLINE bunch<T> load_bunch(const T* p, ptrdiff_t left, T rest) {
+    return load_some<together>(p, left, rest);
+}
+
+// The same for the types of 16 bits, by way of their work type.
+template <class S> INLINE vec<float> load16(const S* p, ptrdiff_t left, float rest) {
+    typedef float T;
+    const int U = 1;
+    vec<T> v;
+    if (left >= vec<T>::lanes) {
+        EACH v.r[i] = load(p + i * vec<T>::width);
+        return v;
+    }
+    float some[vec<T>::lanes];
+    for (int i = 0; i < vec<T>::lanes; i++) some[i] = i < left ? to_work(p[i]) : rest;
+    return load(some, (ptrdiff_t)vec<T>::lanes, rest);
+}
+INLINE vec<float> load(const half* p, ptrdiff_t left, float rest) { return load16(p, left, rest); }
+INLINE vec<float> load(const bfloat* p, ptrdiff_t left, float rest) { return load16(p, left, rest); }
 template <class S> INLINE void store16(S* p, vec<float> v, ptrdiff_t left) {
     typedef float T;
+    const int U = 1;
     if (left >= vec<T>::lanes) {
         EACH store(p + i * vec<T>::width, v.r[i]);
         return;
     }
-    float part[vec<T>::lanes];
-    store(part, v, (ptrdiff_t)vec<T>::lanes);
-    for (ptrdiff_t i = 0; i < left; i++) from_work(part[i], p + i);
+    float some[vec<T>::lanes];
+    store(some, v, (ptrdiff_t)vec<T>::lanes);
+    for (ptrdiff_t i = 0; i < left; i++) from_work(some[i], p + i);
 }
 INLINE void store(half* p, vec<float> v, ptrdiff_t left) { store16(p, v, left); }
 INLINE void store(bfloat* p, vec<float> v, ptrdiff_t left) { store16(p, v, left); }
+
+// Ask for the lines of a bunch at p, which need not exist, soon to be read or written.
+template <class T> INLINE void prefetch(const T* p) {
+#if defined(__GNUC__)
+    for (int i = 0; i < together; i++) __builtin_prefetch((const char*)p + 64 * i, 0, 3);
+#endif
+}
 
 // How many lanes are set.
 template <class T> INLINE int lanes_of(mask<T> m) {
