@@ -207,7 +207,7 @@ cdef inline void apply_group(
     cdef floating some[16]
     for r in range(16):
         some[r] = 0
-    if any(equal(top, fill(low))):
+    if any(equal(top, fill(low))) or any(equal(top, fill(-low))):
         for r in range(count):
             some[r] = row_nan(x[r], n)
     nan = load(some, REGISTER // sizeof(floating), low)

@@ -72,7 +72,7 @@ cdef inline void apply_tile(
     cdef floating low = -INFINITY, zero = 0
     cdef vec[floating] nan = fill(zero)
     cdef Log[floating] log
-    if any(equal(top, fill(low))):
+    if any(equal(top, fill(low))) or any(equal(top, fill(-low))):
         nan = tile_nan(x, n)
     set_shift(s, top, nan, op.factor, how)
     if op.kind == SOFTMAX:

@@ -16,7 +16,7 @@ template <> struct constants<float> {
     static constexpr float ln2_lo = has_fma ? -1.90465421e-09f : 1.42860677e-06f;
     static constexpr float reach = has_fma ? 131072.0f : 300.0f;  // largest |max| for which x itself goes into exp
     static constexpr float round = 12582912.0f;                   // 1.5 * 2^23
-    static constexpr float bias = 127, headroom = 64, depth = 130;
+    static constexpr float bias = 127, headroom = 64;
     static constexpr float split = 4097.0f;
 };
 template <> struct constants<double> {
@@ -30,7 +30,7 @@ template <> struct constants<double> {
     static constexpr double ln2_lo = has_fma ? 2.3190468138462996e-17 : 5.4979230187083712e-14;
     static constexpr double reach = has_fma ? 1073741824.0 : 1300.0;
     static constexpr double round = 6755399441055744.0;  // 1.5 * 2^52
-    static constexpr double bias = 1023, headroom = 128, depth = 790;
+    static constexpr double bias = 1023, headroom = 128;
     static constexpr double split = 134217729.0;
 };
 
@@ -79,10 +79,11 @@ struct Factor { double hi, lo, g; };
 template <class T> struct Shift {
     vec<T> max;              // of x, NaN apart; 0 where the row is empty
     vec<T> top, top_lo;      // z of max
-    vec<T> low;              // z below it counts as -inf: e^(z - top) is under half the smallest subnormal
-    vec<T> round;            // added to z log2 e, leaves k - K + headroom + bias in the low bits
+    vec<T> low;              // where the exponent field of e^z is 0: from here down e^z counts as 0
+    vec<T> round;            // added to z log2 e, leaves k - K + headroom + bias, the exponent field, in the low bits
     vec<T> c_hi, c_lo, g;
     vec<T> e_max, e_max_lo;  // e^top 2^(headroom - K) as a pair
+    vec<T> nan;
     mask<T> empty;           // nothing but -inf in the row
 };
 
@@ -111,7 +112,7 @@ template <class T> INLINE mask<T> beyond_reach(vec<T> max, T c) {
 // ---- exp ----
 
 // e^z 2^(headroom - K) of z = hi + lo with |hi| within reach and lo far smaller, s.low <= hi <= s.top:
-// error <= 1 ulp of the correctly rounded value; no result is subnormal; NaN stays NaN.
+// 0 at s.low, else error <= 1 ulp of the correctly rounded value; no result is subnormal; NaN stays NaN.
 // `rest`, if not null, receives what the last roundings lost.
 template <class T, int U> INLINE vec<T, U> exp_shifted(pair<T, U> z, vec<T, U> round, vec<T, U>* rest = 0) {
     typedef constants<T> C;
@@ -128,13 +129,20 @@ template <class T, int U> INLINE vec<T, U> exp_shifted(pair<T, U> z, vec<T, U> r
     return e;
 }
 
-// e^z of x as above, and 0 below s.low.
+// z, but not below s.low; NaN stays NaN.
+template <class T, int U> INLINE pair<T, U> not_too_low(pair<T, U> z, const Shift<T>& s, Plain) {
+    return {larger(spread<U>(s.low), z.hi), z.lo};
+}
+template <class T, class How, int U> INLINE pair<T, U> not_too_low(pair<T, U> z, const Shift<T>& s, How) {
+    const vec<T, U> hi = larger(spread<U>(s.low), z.hi);
+    return {hi, keep(equal(hi, z.hi), z.lo)};  // lo is not finite where hi was not
+}
+// e^z of x as above, and 0 where z <= s.low, which is below half the smallest subnormal after division by the sum.
 template <class T, class How, int U> INLINE vec<T, U> shifted_exp(vec<T, U> x, const Shift<T>& s, How how) {
-    const pair<T, U> z = argument(x, s, how);
-    return keep(not_below(z.hi, spread<U>(s.low)), exp_shifted(z, spread<U>(s.round)));
+    return exp_shifted(not_too_low(argument(x, s, how), s, how), spread<U>(s.round));
 }
 
-// `nan` is NaN where the row holds one (asked for only where max is -inf), else 0.
+// `nan` is NaN where the row holds one (asked for only where max is infinite), else 0.
 template <class T, class How> INLINE void set_shift(Shift<T>& s, vec<T> max, vec<T> nan, const Factor& f, How how) {
     typedef constants<T> C;
     const vec<T> zero = fill(T(0));
@@ -146,11 +154,13 @@ template <class T, class How> INLINE void set_shift(Shift<T>& s, vec<T> max, vec
     const pair<T> top = argument(s.max, s, how);
     s.top = top.hi;
     s.top_lo = top.lo;
-    s.low = top.hi - fill(C::depth);
     // K is even: then `round` has the same parity, and the choice of k in a tie is the same, for every K.
     const vec<T> magic = fill(C::round);
     const vec<T> half_k = mul_add(top.hi, fill(C::log2e * T(0.5)), magic) - magic;
-    s.round = magic + (fill(C::bias + C::headroom) - (half_k + half_k));
+    const vec<T> to_field = fill(C::bias + C::headroom) - (half_k + half_k);
+    s.round = magic + to_field;
+    s.low = (zero - to_field) * fill(C::ln2_hi + C::ln2_lo);
+    s.nan = nan;
     s.e_max = exp_shifted(top, s.round, &s.e_max_lo);
 }
 
@@ -332,7 +342,7 @@ template <class T, class How, int U> INLINE vec<T, U> log_value(vec<T, U> x, con
 // max + log of sum; an infinite maximum stays what it is, unless a NaN is about.
 template <class T> INLINE vec<T> log_sum_exp(const Sums<T>& a, const Shift<T>& s, vec<T> max) {
     const mask<T> infinite = equal(max, fill(std::numeric_limits<T>::infinity()));
-    const vec<T> value = choose(infinite, max + a.hi, s.max + log_of_sum(a, s));
+    const vec<T> value = choose(infinite, max + s.nan, s.max + log_of_sum(a, s));
     const vec<T> result = choose(s.empty, max, value);
     return one_nan(result, result);
 }
