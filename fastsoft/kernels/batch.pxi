@@ -20,6 +20,7 @@ cdef enum:
     SERIAL = 65536  # classes in all below which one thread is faster
     GRAIN = 32768  # the least for each thread
     GROUP = 4096  # classes in a group of rows
+    SHORT = 32  # classes up to which rows go side by side, in a tile
 
 
 cdef inline Py_ssize_t offset(const Batch* b, const Py_ssize_t* stride, Py_ssize_t i) noexcept nogil:
@@ -33,8 +34,10 @@ cdef inline Py_ssize_t offset(const Batch* b, const Py_ssize_t* stride, Py_ssize
 
 
 cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
-    """Whether rows lie next to their neighbours, class by class"""
+    """Short rows, and rows that lie next to their neighbours, class by class"""
     cdef Py_ssize_t last = b.x_stride[b.ndim - 1] if b.ndim > 0 else 0
+    if b.n <= SHORT:
+        return True
     return last == itemsize and b.x_step != itemsize and b.shape[b.ndim - 1] >= 4
 
 
@@ -128,6 +131,59 @@ cdef inline void one_group(
             scatter(y[r], 1, results, b.out + offset(b, b.out_stride, i + r), b.out_step, unused)
 
 
+cdef inline bint locate(
+    const Batch* b, const Py_ssize_t* stride, Py_ssize_t i, int count, Py_ssize_t itemsize, Py_ssize_t* at
+) noexcept nogil:
+    """Where rows i .. i + count start, in bytes; whether they lie next to each other"""
+    cdef int c, last = b.ndim - 1
+    at[0] = offset(b, stride, i)
+    if b.ndim == 1 or (b.ndim > 1 and i % b.shape[last] + count <= b.shape[last]):
+        for c in range(1, count):
+            at[c] = at[c - 1] + stride[last]
+        return stride[last] == itemsize
+    for c in range(1, count):
+        at[c] = offset(b, stride, i + c)
+    return False
+
+
+cdef inline void rows_to_tile(
+    const Batch* b, const Py_ssize_t* at, int count, floating* tile, element* unused
+) noexcept nogil:
+    """Rows whose classes are contiguous into the lanes of a tile, a square at a time"""
+    cdef Py_ssize_t j, k, lanes = REGISTER // sizeof(floating)
+    cdef int c
+    cdef floating zero = 0
+    cdef vec[floating] square[16]
+    if not (floating is double and element is not double) and not (floating is float and element is double):
+        for j from 0 <= j < b.n by lanes:
+            for c in range(count):
+                square[c] = load(<const element*> (b.x + at[c]) + j, b.n - j, zero)
+            for c in range(count, lanes):
+                square[c] = fill(zero)
+            transpose(&square[0])
+            for k in range(min(lanes, b.n - j)):
+                store(tile + (j + k) * lanes, square[k], lanes)
+
+
+cdef inline void tile_to_rows(
+    const Batch* b, const Py_ssize_t* at, int count, const floating* tile, element* unused
+) noexcept nogil:
+    """The way back of rows_to_tile"""
+    cdef Py_ssize_t j, k, lanes = REGISTER // sizeof(floating)
+    cdef int c
+    cdef floating zero = 0
+    cdef vec[floating] square[16]
+    if not (floating is double and element is not double) and not (floating is float and element is double):
+        for j from 0 <= j < b.n by lanes:
+            for k in range(min(lanes, b.n - j)):
+                square[k] = load(tile + (j + k) * lanes, lanes, zero)
+            for k in range(b.n - j, lanes):
+                square[k] = fill(zero)
+            transpose(&square[0])
+            for c in range(count):
+                store(<element*> (b.out + at[c]) + j, square[c], b.n - j)
+
+
 cdef inline void one_tile(
     const Batch* b, Py_ssize_t i, int count, floating* scratch, element* unused
 ) noexcept nogil:
@@ -136,33 +192,34 @@ cdef inline void one_tile(
     cdef Py_ssize_t results = 1 if b.op.kind == LOGSUMEXP else b.n
     cdef Py_ssize_t x[16]
     cdef Py_ssize_t out[16]
-    cdef bint same = (floating is float and element is float) or (floating is double and element is double)
-    cdef bint beside = True, out_beside = True  # the rows lie next to each other
     cdef floating zero = 0
-    for c in range(count):
-        x[c] = offset(b, b.x_stride, i + c)
-        out[c] = offset(b, b.out_stride, i + c)
-        beside = beside and x[c] == x[0] + c * <Py_ssize_t> sizeof(element)
-        out_beside = out_beside and out[c] == out[0] + c * <Py_ssize_t> sizeof(element)
-    if beside:
+    cdef bint beside = locate(b, b.x_stride, i, count, sizeof(element), x)
+    cdef bint out_beside = locate(b, b.out_stride, i, count, sizeof(element), out)
+    if b.x_step == sizeof(element):
+        rows_to_tile(b, x, count, scratch, unused)
+    elif beside:
         for j in range(b.n):
             gather(b.x + x[0] + j * b.x_step, sizeof(element), count, scratch + j * lanes, 1, unused)
+            for c in range(count, lanes):  # unused lanes compute something harmless
+                scratch[j * lanes + c] = zero
     else:
         for c in range(count):
             gather(b.x + x[c], b.x_step, b.n, scratch + c, lanes, unused)
+        for c in range(count, lanes):
+            for j in range(b.n):
+                scratch[j * lanes + c] = zero
     if b.where != NULL:
         for c in range(count):
             hide(b.where + offset(b, b.where_stride, i + c), b.where_step, b.n, scratch + c, lanes)
-    for c in range(count, lanes):  # unused lanes compute something harmless
-        for j in range(b.n):
-            scratch[j * lanes + c] = zero
     if not tile(scratch, b.n, count, &b.op):
         for c in range(count):
             one_tile(b, i + c, 1, scratch, unused)
         return
-    if out_beside:
+    if out_beside and (b.out_step != sizeof(element) or results == 1):
         for j in range(results):
             scatter(scratch + j * lanes, 1, count, b.out + out[0] + j * b.out_step, sizeof(element), unused)
+    elif b.out_step == sizeof(element) and results > 1:
+        tile_to_rows(b, out, count, scratch, unused)
     else:
         for c in range(count):
             scatter(scratch + c, lanes, results, b.out + out[c], b.out_step, unused)

@@ -28,13 +28,13 @@ cdef inline floating row_nan(const floating* x, Py_ssize_t n) noexcept nogil:
 
 
 cdef inline void block_sum(
-    const floating* x, floating* e, Py_ssize_t n, const Shift[floating]* shift, How how, Which which,
+    const floating* x, floating* e, Py_ssize_t n, const Shared[floating]* shared, How how, Which which,
     Sums[floating]* total
 ) noexcept nogil:
     """e_i = exp(x_i - max), and their sum lane by lane"""
     cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
     cdef floating low = -INFINITY
-    cdef Shift[floating] s = shift[0]
+    cdef Shared[floating] s = shared[0]
     cdef Sums[floating] a
     cdef bunch[floating] v, w
     begin(a)
@@ -67,12 +67,12 @@ cdef inline void block_scale(floating* y, Py_ssize_t n, pair[floating] r) noexce
 
 
 cdef inline void block_log(
-    const floating* x, floating* y, Py_ssize_t n, const Shift[floating]* shift, Log[floating] log, How how
+    const floating* x, floating* y, Py_ssize_t n, const Shared[floating]* shared, Log[floating] log, How how
 ) noexcept nogil:
     """y_i = x_i - log sum_j exp x_j"""
     cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
     cdef floating low = -INFINITY
-    cdef Shift[floating] s = shift[0]
+    cdef Shared[floating] s = shared[0]
     for i from 0 <= i < n by step:
         store(y + i, log_value(load_bunch(x + i, n - i, low), log, s, how), n - i)
     if has_nan(log.hi):
@@ -96,7 +96,7 @@ cdef void team_block_max(const floating* x, Py_ssize_t n, vec[floating]* top) no
 
 
 cdef void team_sum(
-    const floating* x, floating* e, Py_ssize_t n, const Shift[floating]* s, How how, Which which, const Team* team
+    const floating* x, floating* e, Py_ssize_t n, const Shared[floating]* s, How how, Which which, const Team* team
 ) noexcept nogil:
     cdef Py_ssize_t k
     for k in prange(team.blocks, schedule="static", num_threads=team.threads):
@@ -104,7 +104,7 @@ cdef void team_sum(
 
 
 cdef void team_block_sum(
-    const floating* x, floating* e, Py_ssize_t n, Py_ssize_t k, const Shift[floating]* s, How how, Which which,
+    const floating* x, floating* e, Py_ssize_t n, Py_ssize_t k, const Shared[floating]* s, How how, Which which,
     Sums[floating]* part
 ) noexcept nogil:
     cdef control state = enter()
@@ -126,7 +126,7 @@ cdef void team_block_scale(floating* y, Py_ssize_t n, const pair[floating]* r) n
 
 
 cdef void team_log(
-    const floating* x, floating* y, Py_ssize_t n, const Shift[floating]* s, const Log[floating]* log, How how,
+    const floating* x, floating* y, Py_ssize_t n, const Shared[floating]* s, const Log[floating]* log, How how,
     const Team* team
 ) noexcept nogil:
     cdef Py_ssize_t k
@@ -135,7 +135,7 @@ cdef void team_log(
 
 
 cdef void team_block_log(
-    const floating* x, floating* y, Py_ssize_t n, const Shift[floating]* s, const Log[floating]* log, How how
+    const floating* x, floating* y, Py_ssize_t n, const Shared[floating]* s, const Log[floating]* log, How how
 ) noexcept nogil:
     cdef control state = enter()
     block_log(x, y, n, s, log[0], how)
@@ -151,7 +151,7 @@ cdef inline vec[floating] row_max(const floating* x, Py_ssize_t n, const Team* t
 
 
 cdef inline void row_sum(
-    const floating* x, floating* e, Py_ssize_t n, const Shift[floating]* s, How how, Which which, const Team* team,
+    const floating* x, floating* e, Py_ssize_t n, const Shared[floating]* s, How how, Which which, const Team* team,
     Sums[floating]* total
 ) noexcept nogil:
     """The sums of the blocks, added in their order; e_i = exp(x_i - max) if e is not NULL"""
@@ -179,7 +179,7 @@ cdef inline void row_scale(floating* y, Py_ssize_t n, pair[floating] r, const Te
 
 
 cdef inline void row_log(
-    const floating* x, floating* y, Py_ssize_t n, const Shift[floating]* s, Log[floating] log, How how,
+    const floating* x, floating* y, Py_ssize_t n, const Shared[floating]* s, Log[floating] log, How how,
     const Team* team
 ) noexcept nogil:
     if team == NULL:
@@ -196,12 +196,13 @@ cdef inline void apply_group(
 ) noexcept nogil:
     """Rows from x to y (logsumexp: to y[0]); row r has its maximum in lane r of top"""
     cdef int r
-    cdef Shift[floating] s, t
+    cdef Shift[floating] s
+    cdef Shared[floating] t
     cdef Sums[floating] sums[16]
     cdef All all_terms
     cdef Others others
-    cdef pair[floating] factor, f
-    cdef Log[floating] log, l
+    cdef pair[floating] factor
+    cdef Log[floating] log
     cdef vec[floating] values, nan
     cdef floating low = -INFINITY
     cdef floating some[16]
@@ -213,7 +214,7 @@ cdef inline void apply_group(
     nan = load(some, REGISTER // sizeof(floating), low)
     set_shift(s, top, nan, op.factor, how)
     for r in range(count):
-        t = shift_of_row(s, r)
+        t = of_row(s.each, r)
         if op.kind == SOFTMAX:
             row_sum(x[r], y[r], n, &t, how, all_terms, team, &sums[r])
         else:
@@ -222,14 +223,12 @@ cdef inline void apply_group(
     if op.kind == SOFTMAX:
         factor = reciprocal(sums[0], s, <floating> op.empty)
         for r in range(count):
-            f.hi, f.lo = lane(factor.hi, r), lane(factor.lo, r)
-            row_scale(y[r], n, f, team)
+            row_scale(y[r], n, of_row(factor, r), team)
     elif op.kind == LOG_SOFTMAX:
         log = log_shift(sums[0], s, <floating> op.empty)
         for r in range(count):
-            t = shift_of_row(s, r)
-            l.hi, l.lo, l.dominant = lane(log.hi, r), lane(log.lo, r), lane(log.dominant, r)
-            row_log(x[r], y[r], n, &t, l, how, team)
+            t = of_row(s.each, r)
+            row_log(x[r], y[r], n, &t, of_row(log, r), how, team)
     else:
         values = log_sum_exp(sums[0], s, top)
         store(some, values, REGISTER // sizeof(floating))

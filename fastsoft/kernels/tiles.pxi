@@ -22,13 +22,13 @@ cdef inline vec[floating] tile_nan(const floating* x, Py_ssize_t n) noexcept nog
 
 
 cdef inline void tile_sum(
-    floating* x, bint keep, Py_ssize_t n, const Shift[floating]* shift, How how, Which which,
+    floating* x, bint keep, Py_ssize_t n, const Shared[floating]* shared, How how, Which which,
     Sums[floating]* total
 ) noexcept nogil:
     """Sum of exp(x_j - max), with `keep` in place of x_j: class j into sum j mod lanes, by blocks, then the tree"""
     cdef Py_ssize_t i, j, start, stop, lanes = REGISTER // sizeof(floating), parts = min(n, lanes), half_way = lanes // 2
     cdef floating low = -INFINITY
-    cdef Shift[floating] s = shift[0]
+    cdef Shared[floating] s = shared[0]
     cdef BunchSums[floating] a, b
     cdef Sums[floating] part[16]
     cdef bunch[floating] v, w
@@ -76,13 +76,13 @@ cdef inline void apply_tile(
         nan = tile_nan(x, n)
     set_shift(s, top, nan, op.factor, how)
     if op.kind == SOFTMAX:
-        tile_sum(x, True, n, &s, how, all_terms, &sums)
+        tile_sum(x, True, n, &s.each, how, all_terms, &sums)
         block_scale(x, n * lanes, reciprocal(sums, s, <floating> op.empty))
     elif op.kind == LOG_SOFTMAX:
-        tile_sum(x, False, n, &s, how, others, &sums)
-        block_log(x, x, n * lanes, &s, log_shift(sums, s, <floating> op.empty), how)
+        tile_sum(x, False, n, &s.each, how, others, &sums)
+        block_log(x, x, n * lanes, &s.each, log_shift(sums, s, <floating> op.empty), how)
     else:
-        tile_sum(x, False, n, &s, how, others, &sums)
+        tile_sum(x, False, n, &s.each, how, others, &sums)
         store(x, log_sum_exp(sums, s, top), lanes)
 
 

@@ -23,16 +23,16 @@ cdef extern from "math.hpp" namespace "fastsoft" nogil:
         double hi
         double lo
         double g
+    cdef cppclass Shared[T]:
+        pass
     cdef cppclass Shift[T]:
-        vec[T] max
+        Shared[T] each
     cdef cppclass Sums[T]:
         pass
     cdef cppclass BunchSums[T]:
         pass
     cdef cppclass Log[T]:
         vec[T] hi
-        vec[T] lo
-        vec[T] dominant
     cdef cppclass Plain:
         pass
     cdef cppclass Scaled:
@@ -77,21 +77,23 @@ cdef extern from "math.hpp" namespace "fastsoft" nogil:
     mask[T] equal[T](vec[T], vec[T])
     bint any[T](mask[T])
     int lanes_of[T](mask[T])
-    vec[T] lane[T](const vec[T]&, int k)
-    Shift[T] shift_of_row[T](const Shift[T]&, int k)
+    void transpose[T](vec[T]*)
+    Shared[T] of_row[T](const Shared[T]&, int k)
+    pair[T] of_row[T](const pair[T]&, int k)
+    Log[T] of_row[T](const Log[T]&, int k)
     void fold[T](vec[T]*, int count)
     vec[T] nan_of[T](vec[T])
     vec[T] one_nan[T](vec[T] a, vec[T] like)
     bint has_nan[T](vec[T])
 
     mask[T] beyond_reach[T](vec[T] max, T c)
-    bunch[T] shifted_exp[T, How](bunch[T] x, const Shift[T]&, How)
+    bunch[T] shifted_exp[T, How](bunch[T] x, const Shared[T]&, How)
     void set_shift[T, How](Shift[T]&, vec[T] max, vec[T] nan, const Factor&, How)
     void begin[T](Sums[T]&)
     void begin[T](BunchSums[T]&)
-    void collect[T, Which](BunchSums[T]&, bunch[T] e, bunch[T] x, const Shift[T]&, Which)
-    void collect_in_turn[T, Which](Sums[T]&, bunch[T] e, bunch[T] x, const Shift[T]&, Which)
-    void collect_one[T, Which](BunchSums[T]&, bunch[T] e, bunch[T] x, const Shift[T]&, Which)
+    void collect[T, Which](BunchSums[T]&, bunch[T] e, bunch[T] x, const Shared[T]&, Which)
+    void collect_in_turn[T, Which](Sums[T]&, bunch[T] e, bunch[T] x, const Shared[T]&, Which)
+    void collect_one[T, Which](BunchSums[T]&, bunch[T] e, bunch[T] x, const Shared[T]&, Which)
     void finish[T](Sums[T]&)
     void finish[T](BunchSums[T]&)
     void take_apart[T](const BunchSums[T]&, Sums[T]*)
@@ -101,7 +103,7 @@ cdef extern from "math.hpp" namespace "fastsoft" nogil:
     bunch[T] scaled[T](bunch[T] e, const pair[T]& r)
     pair[T] reciprocal[T](const Sums[T]&, const Shift[T]&, T empty)
     Log[T] log_shift[T](const Sums[T]&, const Shift[T]&, T empty)
-    bunch[T] log_value[T, How](bunch[T] x, const Log[T]&, const Shift[T]&, How)
+    bunch[T] log_value[T, How](bunch[T] x, const Log[T]&, const Shared[T]&, How)
     vec[T] log_sum_exp[T](const Sums[T]&, const Shift[T]&, vec[T] max)
 
     ctypedef unsigned int control

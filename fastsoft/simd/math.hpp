@@ -75,25 +75,29 @@ struct Scaled {};
 struct Wide {};
 struct Factor { double hi, lo, g; };
 
-// What the elements of a row share, in all lanes; in a tile each lane is a row of its own.
-template <class T> struct Shift {
-    vec<T> max;              // of x, NaN apart; 0 where the row is empty
-    vec<T> top, top_lo;      // z of max
-    vec<T> low;              // where the exponent field of e^z is 0: from here down e^z counts as 0
-    vec<T> round;            // added to z log2 e, leaves k - K + headroom + bias, the exponent field, in the low bits
+// What the elements of a row need, in all lanes; in a tile, or for a group of rows, each lane is a row of its own.
+template <class T> struct Shared {
+    vec<T> max;    // of x, NaN apart; 0 where the row is empty
+    vec<T> low;    // where the exponent field of e^z is 0: from here down e^z counts as 0
+    vec<T> round;  // added to z log2 e, leaves k - K + headroom + bias, the exponent field, in the low bits
     vec<T> c_hi, c_lo, g;
+};
+// What a row as a whole needs besides.
+template <class T> struct Shift {
+    Shared<T> each;
+    vec<T> top, top_lo;      // z of max
     vec<T> e_max, e_max_lo;  // e^top 2^(headroom - K) as a pair
-    vec<T> nan;
+    vec<T> nan;              // NaN where max is infinite and the row holds a NaN, else 0
     mask<T> empty;           // nothing but -inf in the row
 };
 
-template <class T, int U> INLINE pair<T, U> argument(vec<T, U> x, const Shift<T>&, Plain) { return {x, fill<U>(T(0))}; }
-template <class T, int U> INLINE pair<T, U> argument(vec<T, U> x, const Shift<T>& s, Scaled) {
+template <class T, int U> INLINE pair<T, U> argument(vec<T, U> x, const Shared<T>&, Plain) { return {x, fill<U>(T(0))}; }
+template <class T, int U> INLINE pair<T, U> argument(vec<T, U> x, const Shared<T>& s, Scaled) {
     pair<T, U> z = two_product(x, spread<U>(s.c_hi));
     z.lo = mul_add(x, spread<U>(s.c_lo), z.lo);
     return z;
 }
-template <class T, int U> INLINE pair<T, U> argument(vec<T, U> x, const Shift<T>& s, Wide) {
+template <class T, int U> INLINE pair<T, U> argument(vec<T, U> x, const Shared<T>& s, Wide) {
     const pair<T, U> d = two_sum(x, fill<U>(T(0)) - spread<U>(s.max));
     const vec<T, U> hi = d.hi * spread<U>(s.g), lo = d.lo * spread<U>(s.g);
     pair<T, U> z = two_product(hi, spread<U>(s.c_hi));
@@ -130,15 +134,15 @@ template <class T, int U> INLINE vec<T, U> exp_shifted(pair<T, U> z, vec<T, U> r
 }
 
 // z, but not below s.low; NaN stays NaN.
-template <class T, int U> INLINE pair<T, U> not_too_low(pair<T, U> z, const Shift<T>& s, Plain) {
+template <class T, int U> INLINE pair<T, U> not_too_low(pair<T, U> z, const Shared<T>& s, Plain) {
     return {larger(spread<U>(s.low), z.hi), z.lo};
 }
-template <class T, class How, int U> INLINE pair<T, U> not_too_low(pair<T, U> z, const Shift<T>& s, How) {
+template <class T, class How, int U> INLINE pair<T, U> not_too_low(pair<T, U> z, const Shared<T>& s, How) {
     const vec<T, U> hi = larger(spread<U>(s.low), z.hi);
     return {hi, keep(equal(hi, z.hi), z.lo)};  // lo is not finite where hi was not
 }
 // e^z of x as above, and 0 where z <= s.low, which is below half the smallest subnormal after division by the sum.
-template <class T, class How, int U> INLINE vec<T, U> shifted_exp(vec<T, U> x, const Shift<T>& s, How how) {
+template <class T, class How, int U> INLINE vec<T, U> shifted_exp(vec<T, U> x, const Shared<T>& s, How how) {
     return exp_shifted(not_too_low(argument(x, s, how), s, how), spread<U>(s.round));
 }
 
@@ -147,21 +151,21 @@ template <class T, class How> INLINE void set_shift(Shift<T>& s, vec<T> max, vec
     typedef constants<T> C;
     const vec<T> zero = fill(T(0));
     s.empty = equal(max + nan, fill(-std::numeric_limits<T>::infinity()));
-    s.max = drop(s.empty, max);
-    s.c_hi = fill((T)f.hi);
-    s.c_lo = fill((T)((f.hi - (double)(T)f.hi) + f.lo));
-    s.g = fill((T)f.g);
-    const pair<T> top = argument(s.max, s, how);
+    s.each.max = drop(s.empty, max);
+    s.each.c_hi = fill((T)f.hi);
+    s.each.c_lo = fill((T)((f.hi - (double)(T)f.hi) + f.lo));
+    s.each.g = fill((T)f.g);
+    const pair<T> top = argument(s.each.max, s.each, how);
     s.top = top.hi;
     s.top_lo = top.lo;
     // K is even: then `round` has the same parity, and the choice of k in a tie is the same, for every K.
     const vec<T> magic = fill(C::round);
     const vec<T> half_k = mul_add(top.hi, fill(C::log2e * T(0.5)), magic) - magic;
     const vec<T> to_field = fill(C::bias + C::headroom) - (half_k + half_k);
-    s.round = magic + to_field;
-    s.low = (zero - to_field) * fill(C::ln2_hi + C::ln2_lo);
+    s.each.round = magic + to_field;
+    s.each.low = (zero - to_field) * fill(C::ln2_hi + C::ln2_lo);
     s.nan = nan;
-    s.e_max = exp_shifted(top, s.round, &s.e_max_lo);
+    s.e_max = exp_shifted(top, s.each.round, &s.e_max_lo);
 }
 
 // ---- sums without loss of digits ----
@@ -180,15 +184,15 @@ template <class T, int U> INLINE void begin(Sums<T, U>& a) {
     a.hi = fill<U>(start_of_sum<T>());
     a.lo = a.ties = fill<U>(T(0));
 }
-template <class T, int U> INLINE vec<T, U> select(Sums<T, U>&, vec<T, U> e, vec<T, U>, const Shift<T>&, All) { return e; }
-template <class T, int U> INLINE vec<T, U> select(Sums<T, U>& a, vec<T, U> e, vec<T, U> x, const Shift<T>& s, Others) {
+template <class T, int U> INLINE vec<T, U> select(Sums<T, U>&, vec<T, U> e, vec<T, U>, const Shared<T>&, All) { return e; }
+template <class T, int U> INLINE vec<T, U> select(Sums<T, U>& a, vec<T, U> e, vec<T, U> x, const Shared<T>& s, Others) {
     const mask<T, U> tie = equal(x, spread<U>(s.max));
     a.ties = a.ties + keep(tie, fill<U>(T(1)));
     return drop(tie, e);
 }
 // Add the exponential e of x, lane by lane.
 template <class T, class Which, int U>
-INLINE void collect(Sums<T, U>& a, vec<T, U> e, vec<T, U> x, const Shift<T>& s, Which which) {
+INLINE void collect(Sums<T, U>& a, vec<T, U> e, vec<T, U> x, const Shared<T>& s, Which which) {
     e = select(a, e, x, s, which);
     const vec<T, U> t = a.hi + e;
     a.lo = a.lo + (e - (t - a.hi));
@@ -196,7 +200,7 @@ INLINE void collect(Sums<T, U>& a, vec<T, U> e, vec<T, U> x, const Shift<T>& s, 
 }
 // Add the vecs of a bunch one after the other.
 template <class T, class Which, int U>
-INLINE void collect_in_turn(Sums<T>& a, vec<T, U> e, vec<T, U> x, const Shift<T>& s, Which which) {
+INLINE void collect_in_turn(Sums<T>& a, vec<T, U> e, vec<T, U> x, const Shared<T>& s, Which which) {
     for (int k = 0; k < U; k++) collect(a, part(e, k), part(x, k), s, which);
 }
 template <class T, int U> INLINE void finish(Sums<T, U>& a) {
@@ -206,7 +210,7 @@ template <class T, int U> INLINE void finish(Sums<T, U>& a) {
 }
 // The sum of one term a lane: what begin, collect, finish give, and shorter.
 template <class T, class Which, int U>
-INLINE void collect_one(Sums<T, U>& a, vec<T, U> e, vec<T, U> x, const Shift<T>& s, Which which) {
+INLINE void collect_one(Sums<T, U>& a, vec<T, U> e, vec<T, U> x, const Shared<T>& s, Which which) {
     a.lo = a.ties = fill<U>(T(0));
     a.hi = select(a, e, x, s, which);
 }
@@ -255,14 +259,11 @@ template <> struct Fold<0> {
 template <class T> INLINE void fold(vec<T>* a, int count) { Fold<vec<T>::lanes / 2>::rows(a, count); }
 template <class T> INLINE void fold(Sums<T>* a, int count) { Fold<vec<T>::lanes / 2>::rows(a, count); }
 
-// What the elements of row k share, of a Shift that holds a row in each lane.
-template <class T> INLINE Shift<T> shift_of_row(const Shift<T>& s, int k) {
-    Shift<T> t = s;
-    t.max = lane(s.max, k);
-    t.low = lane(s.low, k);
-    t.round = lane(s.round, k);
-    return t;
+// The same of row k alone.
+template <class T> INLINE Shared<T> of_row(const Shared<T>& s, int k) {
+    return {lane(s.max, k), lane(s.low, k), lane(s.round, k), s.c_hi, s.c_lo, s.g};
 }
+template <class T> INLINE pair<T> of_row(const pair<T>& a, int k) { return {lane(a.hi, k), lane(a.lo, k)}; }
 
 // v where it is NaN, else 0.
 template <class T, int U> INLINE vec<T, U> nan_of(vec<T, U> v) { return drop(equal(v, v), v); }
@@ -326,15 +327,18 @@ template <class T> INLINE vec<T> log_of_sum(const Sums<T>& a, const Shift<T>& s)
 // log_softmax is z - (top + log of sum), -inf or NaN in an empty row as `empty` is 0 or NaN; the maximum itself gives -log of sum, which does not cancel.
 template <class T> struct Log { vec<T> hi, lo, dominant; };
 
+template <class T> INLINE Log<T> of_row(const Log<T>& l, int k) {
+    return {lane(l.hi, k), lane(l.lo, k), lane(l.dominant, k)};
+}
 template <class T> INLINE Log<T> log_shift(const Sums<T>& a, const Shift<T>& s, T empty) {
     const vec<T> l = log_of_sum(a, s);
     const pair<T> p = two_sum(s.top, l);
     return {choose(s.empty, fill(empty), p.hi), drop(s.empty, p.lo + s.top_lo), fill(T(0)) - l};
 }
-template <class T, int U> INLINE vec<T, U> log_value(vec<T, U> x, const Log<T>& l, const Shift<T>& s, Plain) {
+template <class T, int U> INLINE vec<T, U> log_value(vec<T, U> x, const Log<T>& l, const Shared<T>& s, Plain) {
     return choose(equal(x, spread<U>(s.max)), spread<U>(l.dominant), (x - spread<U>(l.hi)) - spread<U>(l.lo));
 }
-template <class T, class How, int U> INLINE vec<T, U> log_value(vec<T, U> x, const Log<T>& l, const Shift<T>& s, How how) {
+template <class T, class How, int U> INLINE vec<T, U> log_value(vec<T, U> x, const Log<T>& l, const Shared<T>& s, How how) {
     const pair<T, U> z = argument(x, s, how);
     const vec<T, U> lo = z.lo - spread<U>(l.lo);  // not finite where z.hi is not
     return choose(equal(x, spread<U>(s.max)), spread<U>(l.dominant), (z.hi - spread<U>(l.hi)) + keep(equal(lo - lo, fill<U>(T(0))), lo));
@@ -342,7 +346,7 @@ template <class T, class How, int U> INLINE vec<T, U> log_value(vec<T, U> x, con
 // max + log of sum; an infinite maximum stays what it is, unless a NaN is about.
 template <class T> INLINE vec<T> log_sum_exp(const Sums<T>& a, const Shift<T>& s, vec<T> max) {
     const mask<T> infinite = equal(max, fill(std::numeric_limits<T>::infinity()));
-    const vec<T> value = choose(infinite, max + s.nan, s.max + log_of_sum(a, s));
+    const vec<T> value = choose(infinite, max + s.nan, s.each.max + log_of_sum(a, s));
     const vec<T> result = choose(s.empty, max, value);
     return one_nan(result, result);
 }

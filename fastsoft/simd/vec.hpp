@@ -24,6 +24,10 @@ template <> struct isa<double> { typedef rd reg; typedef md mask; };
 template <class T, int U = 1> struct vec {
     static const int width = sizeof(typename isa<T>::reg) / sizeof(T), lanes = 64 / sizeof(T) * U, regs = lanes / width;
     typename isa<T>::reg r[regs];
+    // Register by register: GCC copies the array as a whole by way of memory.
+    vec() = default;
+    INLINE vec(const vec& b) { for (int i = 0; i < regs; i++) r[i] = b.r[i]; }
+    INLINE vec& operator=(const vec& b) { for (int i = 0; i < regs; i++) r[i] = b.r[i]; return *this; }
 };
 template <class T, int U = 1> struct mask {
     typename isa<T>::mask r[vec<T, U>::regs];
@@ -91,6 +95,23 @@ template <int k, class T> INLINE vec<T> pick(vec<T> a, vec<T> b) {
     else EACH v.r[i] = pick<(k < width ? k : 1)>(a.r[i], b.r[i]);
     return v;
 }
+// Transpose the square of as many vecs as a vec has lanes: in step k the blocks off the diagonal change places.
+template <int k, class T> struct Transpose {
+    static INLINE void square(vec<T>* a) {
+        for (int i = 0; i < vec<T>::lanes; i++) {
+            if (i & k) continue;
+            const vec<T> b = pick<k>(a[i], swap_lanes<k>(a[i + k]));
+            a[i + k] = pick<k>(swap_lanes<k>(a[i]), a[i + k]);
+            a[i] = b;
+        }
+        Transpose<k / 2, T>::square(a);
+    }
+};
+template <class T> struct Transpose<0, T> {
+    static INLINE void square(vec<T>*) {}
+};
+template <class T> INLINE void transpose(vec<T>* a) { Transpose<vec<T>::lanes / 2, T>::square(a); }
+
 // Lane k of v, in all lanes.
 template <class T> INLINE vec<T> lane(const vec<T>& v, int k) {
     T a[vec<T>::lanes];

@@ -1,0 +1,41 @@
+"""Fixtures and settings of the tests."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+import fastsoft
+from fastsoft import _dispatch, _machine, _threads, api
+
+if importlib.util.find_spec("hypothesis") is not None:
+    from hypothesis import HealthCheck, settings
+
+    # The fixture `isa` holds for all examples of a test.
+    allowed = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    settings.register_profile("ci", derandomize=True, deadline=None, database=None, suppress_health_check=allowed)
+    settings.register_profile("explore", deadline=None, max_examples=2000, suppress_health_check=allowed)
+    settings.load_profile("ci")  # --hypothesis-profile=explore looks further
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes seconds")
+
+
+@pytest.fixture(params=_dispatch.built())
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a compiled variant, which the package uses for this test."""
+    name: str = request.param
+    if not _machine.runs(name):
+        pytest.skip(f"NOT TESTED: {name} is built, but this CPU does not run it")
+    kernels = _dispatch.load(name)
+    for module in (api, _threads):
+        monkeypatch.setattr(module, "kernels", kernels)
+    return name
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> None:
+    """Each test starts with the same number of threads, whatever the machine and the test before."""
+    fastsoft.set_num_threads(2)

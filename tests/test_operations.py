@@ -1,0 +1,226 @@
+"""Every operation against its reference: on each instruction set, for each dtype, length and memory layout."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import (
+    FLOATS,
+    INTEGERS,
+    LENGTHS,
+    WORK,
+    Array,
+    assert_accurate,
+    bits,
+    bound_of,
+    dtype_of,
+    every_operation,
+    function,
+    in_rows,
+    knowing,
+    layouts,
+    logits,
+    with_temperature,
+)
+
+import fastsoft
+from fastsoft.reference import Operation, max_error
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+WITH_TEMPERATURE = {"softmax": 3.5}  # ULP, where it is more than the bound of the operation
+
+
+@functools.cache
+def case(op: Operation, n: int, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """Rows of n logits, more than a register has lanes where they are short, and what the operation gives."""
+    x = logits((3, 7 if n < 1000 else 2, n), dtype)
+    return x, op.reference(x.reshape(-1, n))
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_every_length_and_layout(op: Operation, isa: str, dtype: str) -> None:
+    """The bound holds, and the result's shape and dtype are right, however the array lies in memory."""
+    number = dtype_of(dtype)
+    for n in LENGTHS:
+        x, want = case(op, n, number)
+        known = knowing(op, want)
+        seen: Array | None = None
+        for name, a, axis in layouts(x):
+            y = function(op)(a, axis=axis)
+            assert y.dtype == number
+            assert y.flags.c_contiguous
+            assert y.shape == (a.shape if want.ndim == 2 else tuple(np.delete(a.shape, axis)))
+            got = in_rows(y, a, axis)
+            if seen is None or not np.array_equal(bits(got), bits(seen)):  # the same bits have the same error
+                error = max_error(known, got, x)
+                assert error <= bound_of(op, number), f"{name}, n = {n}: an error of {error:.4g} ULP"
+            seen = got
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_integers(op: Operation, isa: str, dtype: str) -> None:
+    """Integers and bool give float64, from all of their range: nothing wraps."""
+    rng = np.random.default_rng(0)
+    if dtype == "bool":
+        x = rng.random((3, 5, 33)) < 0.5
+    else:
+        limits = np.iinfo(dtype)
+        x = rng.integers(limits.min, limits.max, (3, 5, 33), dtype, endpoint=True)
+        x[0] = rng.integers(0, 100, (5, 33))  # and where the classes are close
+        x[1, 0, :2] = limits.min, limits.max
+    for name, a, axis in layouts(x):
+        y = function(op)(a, axis=axis)
+        assert y.dtype == np.float64
+        assert max_error(op, y, a.astype(np.float64), axis) <= op.bound, name
+
+
+def around(middle: float, dtype: np.dtype[Any], shape: tuple[int, ...], seed: int) -> Array:
+    """Numbers near `middle`, so near that several classes count, or else on neighbouring floating-point numbers."""
+    rng = np.random.default_rng(seed)
+    step = max(float(np.spacing(dtype.type(abs(middle)))) / 4, 1.0)
+    return (middle + rng.normal(0, 3, shape) * step).astype(dtype)
+
+
+MIDDLES = {  # the ends of the ranges in which x goes into exp by different ways, and far beyond them
+    "float32": (299, -301, 1e4, -3e5, 131000, 131072, -131072, 1.4e5, 1e7, -1.6e7, 2e9, 1e20, 1e30, -1e38, 3.3e38),
+    "float64": (1299, -1301, 1e6, 2**30, -(2**30), 1.1e9, -3e12, 1e15, -9e15, 1e17, 1e30, 1e300, -1e308, 1.7e308),
+}
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", WORK)
+def test_every_finite_input(op: Operation, isa: str, dtype: str) -> None:
+    """The bound holds wherever the logits lie."""
+    number = np.dtype(dtype)
+    for n in (2, 5, 17, 100):
+        for k, middle in enumerate(MIDDLES[dtype]):
+            x = around(middle, number, (20, n), k)
+            error = max(max_error(op, function(op)(a, axis=axis), a, axis) for a, axis in ((x, -1), (x.T.copy(), 0)))
+            assert error <= op.bound, f"around {middle}, n = {n}: an error of {error:.4g} ULP"
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", WORK)
+def test_rows_of_all_sizes_in_one_batch(op: Operation, isa: str, dtype: str) -> None:
+    """Rows that are computed in different ways stand side by side, and numbers of all sizes in one row."""
+    number = np.dtype(dtype)
+    largest = float(np.finfo(number).max) / 4
+    rng = np.random.default_rng(0)
+    for n in (1, 3, 16, 50):
+        x = logits((100, n), number)
+        middles = rng.choice([0, *MIDDLES[dtype]], 40)
+        x[::3][: len(middles)] = [around(m, number, (n,), k) for k, m in enumerate(middles)][: len(x[::3])]
+        sizes = rng.uniform(-20, np.log10(largest), (30, n))
+        x[1::3][:30] = 10**sizes * rng.choice([-1, 1], (30, n))
+        for a, axis in ((x, -1), (x.T.copy(), 0), (x.reshape(4, 25, n).transpose(1, 0, 2).copy(), -1)):
+            assert_accurate(op, function(op)(a, axis=axis), a, axis)
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_dominant_class(op: Operation, isa: str, dtype: str) -> None:
+    """One class far ahead of the others: nothing cancels, and what is left for the others is right too."""
+    number = dtype_of(dtype)
+    leads = np.concatenate([np.arange(0, 110, 0.37), np.arange(110, 760, 7.3)])
+    for n in (2, 3, 4, 10, 16, 17, 100, 1000):
+        x = np.random.default_rng(n).normal(0, 0.7, (len(leads), n))
+        x[np.arange(len(leads)), np.arange(len(leads)) * 7 % n] += leads
+        x = (x - 3.3 * (n % 3)).astype(number)
+        assert_accurate(op, function(op)(x), x)
+    flat = np.zeros((len(leads), 3), number)
+    flat[:, 1] = leads
+    assert_accurate(op, function(op)(flat), flat)
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", WORK)
+def test_long_rows(op: Operation, isa: str, dtype: str) -> None:
+    """The error does not grow with n, nor do the probabilities' sum and 1 part."""
+    n = (1 << 20) + 13
+    rows = [logits((1, n), dtype), np.full((1, n), 0.3, dtype), -np.arange(n, dtype=dtype)[None] / 1000]
+    for x in rows:
+        assert_accurate(op, function(op)(x), x)
+
+
+@pytest.mark.parametrize("dtype", WORK)
+def test_sum_of_probabilities(isa: str, dtype: str) -> None:
+    """The exact sum is 1 within one ulp of 1, for any n."""
+    for n in (*LENGTHS, 100_000):
+        x = logits((9 if n < 1000 else 2, n), dtype)
+        x[0] = x[0, 0]  # all classes the same
+        for row in fastsoft.softmax(x):
+            assert abs(math.fsum(row.tolist()) - 1) <= np.finfo(dtype).eps, f"n = {n}"
+
+
+def tempered(x: Array, temperature: float) -> Array:
+    """(x - max x) / temperature, each row with the same softmax and log_softmax as x / temperature."""
+    wide = x.astype(np.longdouble)
+    return (wide - wide.max(-1, keepdims=True)) / np.longdouble(temperature)
+
+
+def temperature_bound(op: Operation, dtype: np.dtype[Any]) -> float:
+    return op.bound16 if dtype.itemsize == 2 else WITH_TEMPERATURE.get(op.name, op.bound)
+
+
+@with_temperature
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_temperature(op: Operation, isa: str, dtype: str) -> None:
+    """As if x were x / T in exact arithmetic, in rows and in columns."""
+    number = dtype_of(dtype)
+    for n in (1, 2, 9, 16, 33, 1000, 8193):
+        for t in (0.1, 0.7, 1 / 3, 0.9999999, 1.0000001, 2.0, 3.0, 10.0, 77.7, 1e3, 1e-3):
+            x = (logits((21 if n < 1000 else 2, n), "float64", largest=5) * t).astype(number)
+            want = tempered(x, t)
+            bound = temperature_bound(op, number)
+            assert_accurate(op, function(op)(x, temperature=t), want, bound=bound)
+            assert_accurate(op, function(op)(x.T.copy(), 0, temperature=t), want.T, 0, bound=bound)
+
+
+def extreme(temperature: float, largest: float) -> dict[str, Array]:
+    """Logits for which x, x - max or x / T is out of the ordinary, though not what comes of them."""
+    rng = np.random.default_rng(0)
+    near = float(np.clip(temperature, 1e-30, largest / 20))  # so that several classes count, where that can be
+    return {
+        "spread by T": rng.normal(0, 3, (5, 20)) * near,
+        "spread by T around a large number": rng.normal(0, 3, (5, 20)) * near + largest / 3,
+        "from end to end": rng.choice([largest, -largest, 0, 1, 1 + 2.0**-7], (20, 20)),
+        "the largest": np.full((2, 20), largest),
+        "ordinary": rng.normal(0, 3, (5, 20)),
+    }
+
+
+@with_temperature
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_extreme_temperature(op: Operation, isa: str, dtype: str) -> None:
+    """Where T, 1 / T or x / T is not in the range of x's dtype, the bound holds all the same."""
+    number = dtype_of(dtype)
+    largest = 6e4 if dtype == "float16" else 3.3e38 if number.itemsize < 8 else 1.7e308
+    wrong = []
+    for t in (5e-324, 1e-310, 1e-200, 1e-50, 1e-40, 1e-20, 1e20, 1e38, 1e40, 1e50, 1e200, 1e300, 1.7e308):
+        for name, rows in extreme(t, largest).items():
+            x = rows.astype(number)
+            want = tempered(x, t)
+            small = np.abs(want).max(-1) < largest  # elsewhere log_softmax has numbers that are too large
+            for y in (function(op)(x, temperature=t), function(op)(x.T.copy(), 0, temperature=t).T):
+                error = max_error(op, y[small], want[small])
+                if error > temperature_bound(op, number) or np.isnan(y).any():
+                    wrong.append(f"T = {t:g}, {name}: an error of {error:.4g} ULP, {np.isnan(y).sum()} NaN")
+    assert not wrong, "\n".join(dict.fromkeys(wrong))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_log_overflow(isa: str, dtype: str) -> None:
+    """A log-probability below the smallest number is -inf, not NaN, and the others stay right."""
+    number = dtype_of(dtype)
+    largest = 65504 if dtype == "float16" else 3e38 if number.itemsize < 8 else 1.7e308
+    x = np.array([[largest, -largest, largest], [-largest, -largest, largest]], number)
+    want = [[-math.log(2), -math.inf, -math.log(2)], [-math.inf, -math.inf, 0]]
+    for y in (fastsoft.log_softmax(x), fastsoft.log_softmax(x.T.copy(), 0).T):
+        assert np.array_equal(y, np.array(want, number))

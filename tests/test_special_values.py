@@ -1,0 +1,420 @@
+"""NaN, infinities, masks, empty rows and shapes, subnormal results: what is promised beyond ordinary numbers."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import math
+import platform
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import (
+    FLOATS,
+    INTEGERS,
+    WORK,
+    Array,
+    assert_accurate,
+    assert_same_bits,
+    bits,
+    dtype_of,
+    every_operation,
+    function,
+    logits,
+    takes,
+    with_temperature,
+)
+
+import fastsoft
+from fastsoft.reference import OPS, Operation, ulp
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+NAN, INF = math.nan, math.inf
+LENGTHS = (*range(1, 41), *range(63, 66), *range(124, 134))
+
+
+def both_ways(op: Operation, x: Array, **arguments: Any) -> tuple[Array, Array]:
+    """op(x) of the rows as they lie, and of the same rows as columns."""
+    columns = function(op)(np.ascontiguousarray(x.T), 0, **arguments)
+    return function(op)(x, **arguments), columns.T if columns.ndim == 2 else columns
+
+
+# ---- NaN and infinities ----
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(
+    "inserted", [(NAN,), (-NAN,), (INF,), (NAN, INF), (INF, NAN), (-INF, NAN), (NAN, -INF), (INF, -INF), (INF, INF)], ids=str
+)
+def test_not_finite_in_every_place(op: Operation, isa: str, dtype: str, inserted: tuple[float, ...]) -> None:
+    """A NaN or +inf, wherever it stands in a row, makes the row NaN (logsumexp: NaN, or +inf), and no other row."""
+    reduced = NAN if any(map(math.isnan, inserted)) else INF
+    for n in LENGTHS:
+        if n < len(inserted):
+            continue
+        clean = logits((n - len(inserted) + 1, n), dtype_of(dtype))
+        x = np.repeat(clean, 2, axis=0)
+        for k in range(len(clean)):
+            x[2 * k, k : k + len(inserted)] = inserted
+        for y, want in zip(both_ways(op, x), both_ways(op, clean), strict=True):
+            wrong = y[::2] if y.ndim == 2 or math.isnan(reduced) else np.where(y[::2] == INF, NAN, 0)
+            assert np.isnan(wrong).all(), f"n = {n}: missed at {np.argwhere(~np.isnan(wrong))[0]}"
+            assert_same_bits(y[1::2], want)
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_minus_infinity_in_every_place(op: Operation, isa: str, dtype: str) -> None:
+    """A class of -inf has probability 0, and the others are as if it were not there."""
+    for n in LENGTHS[1:]:
+        x = logits((n, n), dtype_of(dtype))
+        np.fill_diagonal(x, -INF)
+        x[:, n // 2] = 1
+        for y in both_ways(op, x):
+            assert_accurate(op, y, x)
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", WORK)
+def test_only_one_number_in_a_row(op: Operation, isa: str, dtype: str) -> None:
+    """All classes but one are -inf: it has probability 1, whatever its size, and logsumexp is it."""
+    for value in (0.0, -0.0, 1.0, -3e38, 3e38, 1e-45, -1e7):
+        for n in (1, 2, 8, 17, 40):
+            x = np.full((n, n), -INF, dtype)
+            np.fill_diagonal(x, value)
+            for y in both_ways(op, x):
+                assert_accurate(op, y, x, bound=0)
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_nan_in_a_long_row(op: Operation, isa: str, dtype: str) -> None:
+    """A NaN is found in any block of a row that is shared out among threads, and in front of all -inf."""
+    n = 131072 + 5
+    for place in (0, 1, 8191, 8192, 65536, n - 6, n - 1):
+        for rest in (0, -INF):
+            x = np.full((1, n), rest, dtype_of(dtype))
+            x[0, place] = NAN
+            assert np.isnan(function(op)(x, num_threads=2)).all()
+
+
+# ---- rows with nothing in them ----
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_empty_rows(isa: str, dtype: str) -> None:
+    """Rows of -inf give NaN, or probability 0 with empty="zero", and logsumexp is -inf; other rows do not mind."""
+    number = dtype_of(dtype)
+    for n in (1, 2, 7, 8, 9, 16, 17, 33, 129):
+        x = logits((12, n), number)
+        x[[0, 3, 4, 11]] = -INF
+        full = np.delete(np.arange(12), [0, 3, 4, 11])
+        for op in OPS:
+            for y in both_ways(op, x):
+                hollow = np.delete(y, full, axis=0)
+                assert (hollow == -INF).all() if y.ndim == 1 else np.isnan(hollow).all()
+                assert_same_bits(y[full], function(op)(x[full]))
+            if takes(op, "empty"):
+                for y in both_ways(op, x, empty="zero"):
+                    assert (np.delete(y, full, axis=0) == (0 if op.name == "softmax" else -INF)).all()
+                    assert_same_bits(y[full], function(op)(x[full]))
+
+
+@with_temperature
+@pytest.mark.parametrize("empty", ["nan", "zero"])
+def test_empty_rows_at_any_temperature(op: Operation, isa: str, empty: str) -> None:
+    """An empty row gives what `empty` says, whichever way x goes into exp."""
+    x = np.full((3, 10), -INF)
+    want = function(op)(x, empty=empty)
+    for t in (0.5, 3.0, 1e-30, 1e30):
+        assert_same_bits(function(op)(x, empty=empty, temperature=t), want)
+        assert_same_bits(function(op)(np.asfortranarray(x), empty=empty, temperature=t), want)
+
+
+@pytest.mark.parametrize("name", [op.name for op in OPS if takes(op, "empty")])
+def test_empty_raise(name: str) -> None:
+    """With empty="raise": how many rows and the first of them, over the batch axes; the output is not touched."""
+    x = np.zeros((2, 3, 4, 5))
+    x[1, :, 2] = -INF  # three rows along the last axis, five times three along the first is none
+    out = np.full(x.shape, 7.0)
+    with pytest.raises(fastsoft.EmptyRowError, match=r"x: 3 empty row.*first at batch index \(1, 0, 2\)") as caught:
+        getattr(fastsoft, name)(x, empty="raise", out=out)
+    assert (caught.value.count, caught.value.first) == (3, (1, 0, 2))
+    assert isinstance(caught.value, ValueError)
+    assert (out == 7).all()
+    assert_same_bits(getattr(fastsoft, name)(x, 0, empty="raise"), getattr(fastsoft, name)(x, 0))
+    with pytest.raises(fastsoft.EmptyRowError) as caught:
+        getattr(fastsoft, name)(x, (1, 3), empty="raise")
+    assert (caught.value.count, caught.value.first) == (1, (1, 2))
+    with pytest.raises(fastsoft.EmptyRowError) as caught:
+        getattr(fastsoft, name)(np.full(3, -INF), empty="raise")
+    assert (caught.value.count, caught.value.first) == (1, ())
+    with pytest.raises(fastsoft.EmptyRowError) as caught:
+        getattr(fastsoft, name)(np.zeros((2, 3)), empty="raise", where=np.array([[True], [False]]))
+    assert (caught.value.count, caught.value.first) == (1, (1,))
+    x[1, 0, 2, 0] = NAN  # a row with a NaN is not empty
+    with pytest.raises(fastsoft.EmptyRowError) as caught:
+        getattr(fastsoft, name)(x, empty="raise")
+    assert (caught.value.count, caught.value.first) == (2, (1, 1, 2))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_empty_raise_of_every_dtype(dtype: str) -> None:
+    """NaN, numbers and -inf are told apart in every dtype."""
+    x = np.array([[0, -INF], [NAN, -INF], [-INF, -INF], [INF, -INF]], dtype_of(dtype))
+    with pytest.raises(fastsoft.EmptyRowError) as caught:
+        fastsoft.softmax(x, empty="raise")
+    assert (caught.value.count, caught.value.first) == (1, (2,))
+
+
+# ---- masks ----
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_where(op: Operation, isa: str, dtype: str) -> None:
+    """What is masked has probability 0 and changes nothing, be it NaN or infinite."""
+    number = dtype_of(dtype)
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 8, 15, 16, 17, 100, 1000):
+        x = logits((20, n), number)
+        mask = rng.random((20, n)) < 0.6
+        mask[:, n // 2] = True
+        seen = np.where(mask, x, number.type(-INF))
+        hidden = np.where(mask, x, rng.choice([NAN, INF, -INF, 6e4], (20, n)).astype(number))
+        for where in (mask, np.asfortranarray(mask), mask[::-1, ::-1].copy()[::-1, ::-1]):
+            assert_accurate(op, function(op)(hidden, where=where), seen)
+            assert_accurate(op, function(op)(np.ascontiguousarray(hidden.T), 0, where=where.T).T, seen)
+
+
+@every_operation
+def test_where_broadcasts(op: Operation, isa: str) -> None:
+    """A mask has the shape of x after broadcasting, and may be anything that gives booleans."""
+    x = logits((4, 5, 9), "float64")
+    masks: list[Any] = [
+        [True, False, True] * 3,
+        np.arange(5)[:, None] % 2 == 0,
+        np.arange(4)[:, None, None] > 0,
+        True,
+        np.bool_(True),
+        np.array([[True]]),
+        np.broadcast_to(np.arange(9) < 4, (5, 9)),
+        np.arange(18)[::2] > 7,
+    ]
+    for mask in masks:
+        whole = np.broadcast_to(np.asarray(mask), x.shape).copy()
+        assert_same_bits(function(op)(x, where=mask), function(op)(x, where=whole))
+        assert_same_bits(function(op)(x, (0, 2), where=mask), function(op)(x, (0, 2), where=whole))
+        shown = whole.any(-1)
+        got = function(op)(x, where=mask)[shown]
+        assert_accurate(op, got, np.where(whole, x, -INF)[shown])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_all_masked(isa: str, dtype: str) -> None:
+    """A row with nothing shown is an empty row, whatever is in it."""
+    x = np.array([[1, 2, 3], [NAN, INF, 0], [4, 5, 6]], dtype_of(dtype))
+    mask = np.array([[True], [False], [False]])
+    for where in (mask, np.broadcast_to(mask, x.shape).copy()):
+        assert np.isnan(fastsoft.softmax(x, where=where)[1:]).all()
+        assert np.isnan(fastsoft.log_softmax(x, where=where)[1:]).all()
+        assert (fastsoft.softmax(x, where=where, empty="zero")[1:] == 0).all()
+        assert (fastsoft.log_softmax(x, where=where, empty="zero")[1:] == -INF).all()
+        assert (fastsoft.logsumexp(x, where=where)[1:] == -INF).all()
+    assert np.isnan(fastsoft.softmax(x, where=False)).all()
+    assert fastsoft.logsumexp(x, None, where=False) == -INF
+
+
+# ---- shapes at the edge ----
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", (*FLOATS, *INTEGERS))
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 5), (2, 0, 4), (2, 3, 0), (0, 0), (1, 0)], ids=str)
+def test_size_zero(op: Operation, dtype: str, shape: tuple[int, ...]) -> None:
+    """Without classes or without rows: the result has its shape and dtype; the sum of nothing has logarithm -inf."""
+    number = dtype_of(dtype)
+    x = np.zeros(shape, number)
+    like = number if dtype in FLOATS else np.dtype("float64")
+    for axis in (*range(-len(shape), len(shape)), None, tuple(range(len(shape)))):
+        y = function(op)(x, axis)
+        along = tuple(range(len(shape))) if axis is None else axis
+        want = shape if takes(op, "empty") else x.sum(along).shape
+        assert (y.shape, y.dtype) == (want, like)
+        assert (y == -INF).all()
+        out = np.ones_like(y)
+        assert function(op)(x, axis, out=out) is out
+        assert (out == -INF).all()
+        if takes(op, "empty"):
+            assert function(op)(x, axis, empty="raise").shape == shape
+        else:
+            assert function(op)(x, axis, keepdims=True).shape == x.sum(along, keepdims=True).shape
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", (*FLOATS, *INTEGERS))
+def test_0d(op: Operation, isa: str, dtype: str) -> None:
+    """A 0-d array, or a number, is one class."""
+    number = dtype_of(dtype)
+    like = number if dtype in FLOATS else np.dtype("float64")
+    want = {"softmax": 1.0, "log_softmax": 0.0}.get(op.name, 1.0)
+    for axis in (-1, 0, None, ()):
+        for x in (np.ones((), number), number.type(1)):
+            out = np.full((), 9, like)
+            for y in (function(op)(x, axis), function(op)(x, axis, out=out), function(op)(x, axis, where=True)):
+                assert isinstance(y, np.ndarray)
+                assert (y.shape, y.dtype) == ((), like)
+                assert y == want
+            assert out == want
+    for x in (3, 3.0, True):
+        assert function(op)(x).shape == ()
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_one_class(op: Operation, isa: str, dtype: str) -> None:
+    """One class has probability 1, logarithm 0 (not -0), and is its own logsumexp: all exact, for every number."""
+    number = dtype_of(dtype)
+    if number.itemsize == 2:
+        x = np.arange(1 << 16, dtype=np.uint16).view(number)[:, None]
+    else:
+        patterns = np.random.default_rng(0).integers(0, 1 << 8 * number.itemsize, 50_000, f"u{number.itemsize}")
+        x = np.concatenate([patterns.view(number), np.array([0, -0.0, 1, -1, INF, -INF, NAN], number)])[:, None]
+    shown = x.astype(np.float64)
+    want = {"softmax": np.where(np.isfinite(shown), 1, NAN), "log_softmax": np.where(np.isfinite(shown), 0, NAN)}
+    for y in both_ways(op, x):
+        if op.name in want:
+            assert np.array_equal(y.astype(np.float64), want[op.name], equal_nan=True)
+            assert not np.signbit(y[np.isfinite(shown)]).any()
+        else:
+            assert np.array_equal(y, x[:, 0], equal_nan=True)
+
+
+# ---- results at the edge ----
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_subnormal_results(isa: str, dtype: str) -> None:
+    """Probabilities below the normal numbers are right within one subnormal step, and reach 0 only where 0 is near."""
+    number = dtype_of(dtype)
+    first, last = {"float16": (9.6, 18), "bfloat16": (87, 94), "float32": (87, 105), "float64": (708, 747)}[dtype]
+    reference = next(op for op in OPS if op.name == "softmax").reference
+    step = ulp(np.zeros(1), number)
+    for n in (2, 5, 16, 17, 100):
+        x = np.zeros((300, n))
+        x[:, -1] = -np.linspace(first, last, 300)
+        x[:, n // 2] = 0
+        x = x.astype(number)
+        want = reference(x)
+        for y in (fastsoft.softmax(x), fastsoft.softmax(np.ascontiguousarray(x.T), 0).T):
+            assert (np.abs(y - want)[:, -1] <= step).all()
+            assert ((y[:, -1] > 0) & (y[:, -1] < np.finfo(np.float32).tiny)).any() or dtype in ("float16", "float64")
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_subnormal_input(isa: str, dtype: str) -> None:
+    """Subnormal logits are numbers like others: logsumexp of one class, and the order of several, shows them."""
+    number = dtype_of(dtype)
+    tiny = np.array([5e-324 if dtype == "float64" else 6e-8 if dtype == "float16" else 1e-40], number)
+    assert tiny > 0
+    assert fastsoft.logsumexp(tiny) == tiny[0]
+    x = np.concatenate([tiny, -tiny, 0 * tiny])
+    assert (fastsoft.softmax(x) == np.array(1 / 3, number)).all()
+
+
+def test_integers_do_not_wrap(isa: str) -> None:
+    """Differences of more than an integer type holds."""
+    y = fastsoft.softmax(np.array([127, -128, 0], np.int8))
+    assert y[0] == 1
+    assert np.allclose(y[1:], [math.exp(-255), math.exp(-127)], rtol=1e-15, atol=0)
+    y = fastsoft.softmax(np.array([0, 255], np.uint8))
+    assert np.allclose(y, [math.exp(-255), 1], rtol=1e-15, atol=0)
+    limits = np.iinfo(np.int64)
+    assert fastsoft.softmax(np.array([limits.max, limits.min])).tolist() == [1, 0]
+    assert np.allclose(fastsoft.log_softmax(np.array([True, False])), [-math.log1p(math.exp(-1)), -math.log1p(math.e)])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_many_equal_logits_of_16_bits(isa: str, dtype: str) -> None:
+    """A sum that 16 bits do not hold gives no zeros."""
+    number = dtype_of(dtype)
+    x = np.zeros(70_000, number)
+    assert (fastsoft.softmax(x) == np.array(1 / 70_000, number)).all()
+    assert (fastsoft.log_softmax(x) == np.array(-math.log(70_000), number)).all()
+    assert fastsoft.logsumexp(x) == np.array(math.log(70_000), number)
+
+
+# ---- floating-point state ----
+
+
+def awkward(dtype: np.dtype[Any]) -> Array:
+    """Rows that raise every floating-point exception on the way, in plain NumPy."""
+    x = np.zeros((9, 20))
+    x[1, 3] = NAN
+    x[2, 3] = INF
+    x[3] = -INF
+    x[4] = np.linspace(-120, 0, 20)
+    x[5] = np.linspace(-760, 0, 20)
+    x[6] = [6e4, -6e4] * 10
+    x[7] = np.linspace(-20, 0, 20)
+    x[8, :2] = NAN, INF
+    x = x.astype(dtype)
+    if dtype.itemsize > 2 or dtype.name == "bfloat16":
+        largest = 3.3e38 if dtype.itemsize < 8 else 1.7e308
+        x[6] = np.array([largest, -largest] * 10, dtype)
+    return x
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_no_warnings(op: Operation, isa: str, dtype: str) -> None:
+    """Neither warnings nor NumPy's floating-point errors come out."""
+    x = awkward(dtype_of(dtype))
+    with np.errstate(all="raise"):
+        for a, axis in ((x, -1), (x.T, 0), (x[:, ::2], -1), (x.astype(x.dtype.newbyteorder()), -1)):
+            function(op)(a, axis)
+            function(op)(a, axis, where=np.zeros(a.shape, bool))
+            function(op)(a, None)
+            if takes(op, "temperature"):
+                for t in (0.5, 1e-3, 1e-30, 1e30):
+                    function(op)(a, axis, temperature=t, empty="zero")
+            if takes(op, "empty"):
+                with pytest.raises(fastsoft.EmptyRowError):
+                    function(op)(x, empty="raise")
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: the flags' numbers are known for Linux only")
+def test_status_flags_stay(op: Operation, isa: str, dtype: str) -> None:
+    """Invalid, division by zero, overflow and underflow are not left behind in the thread's status."""
+    flags = {"x86_64": 0x1D, "aarch64": 0x0F}.get(platform.machine())
+    if flags is None:
+        pytest.skip(f"NOT TESTED: the flags' numbers on {platform.machine()} are not known here")
+    libm = ctypes.CDLL(ctypes.util.find_library("m"))
+    x = awkward(dtype_of(dtype))
+    for a, axis in ((x, -1), (np.ascontiguousarray(x.T), 0)):
+        libm.feclearexcept(flags)
+        function(op)(a, axis)
+        assert libm.fetestexcept(flags) == 0
+
+
+def test_bits_of_nan(isa: str) -> None:
+    """Every NaN that comes out is the same one, whatever NaN went in: its sign and payload mean nothing."""
+    for number, unsigned, payloads in (
+        ("float32", "uint32", [0x7FC00000, 0xFFC00000, 0x7F800001, 0xFFFFFFFF]),
+        ("float64", "uint64", [0x7FF8 << 48, 0xFFF8 << 48, (0x7FF0 << 48) + 1, (1 << 64) - 1]),
+    ):
+        nans = np.array(payloads, unsigned).view(number)
+        for n in (2, 17):
+            x = np.zeros((8, n), number)
+            x[:4, 1] = nans
+            x[4:8, 0] = INF
+            x[4:8, 1] = -INF
+            for op in OPS:
+                for y in both_ways(op, x):
+                    assert set(bits(y[np.isnan(y)]).tolist()) == {payloads[0]}, op.name
