@@ -30,7 +30,8 @@ if ARM:
 
 # Never -ffast-math or a part of it: NaN, infinities and the order of sums have a meaning here. No contraction:
 # where an FMA stands is part of the definition of a result's bits.
-FLAGS = ["/std:c++17", "/O2"] if MSVC else ["-std=c++17", "-O3", "-g0", "-ffp-contract=off", "-Wno-ignored-attributes"]
+FLAGS = ["/std:c++17", "/O2"] if MSVC else ["-std=c++17", "-O3", "-g0", "-ffp-contract=off", "-Wno-ignored-attributes",
+    "-fno-tree-loop-distribute-patterns"]
 if DEBUG:
     FLAGS = ["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 DIRECTIVES = {

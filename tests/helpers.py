@@ -6,7 +6,7 @@ import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -42,8 +42,20 @@ def takes(op: Operation, argument: str) -> bool:
     return argument in inspect.signature(function(op)).parameters
 
 
-every_operation = pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
-with_temperature = pytest.mark.parametrize("op", [op for op in OPS if takes(op, "temperature")], ids=lambda op: op.name)
+def reduces(op: Operation) -> bool:
+    """Whether the result has lost the class axis; otherwise it has x's shape."""
+    return takes(op, "keepdims")
+
+
+def operations(ops: Iterable[Operation]) -> pytest.MarkDecorator:
+    """For each of these operations."""
+    return pytest.mark.parametrize("op", list(ops), ids=lambda op: op.name)
+
+
+every_operation = operations(OPS)
+elementwise = operations(op for op in OPS if not reduces(op))
+with_temperature = operations(op for op in OPS if takes(op, "temperature"))
+with_empty = operations(op for op in OPS if takes(op, "empty"))
 
 
 def logits(shape: tuple[int, ...], dtype: Any, seed: int = 0, largest: float = 20) -> Array:

@@ -20,6 +20,7 @@ cdef enum:
     SERIAL = 65536  # classes in all below which one thread is faster
     GRAIN = 32768  # the least for each thread
     GROUP = 4096  # classes in a group of rows
+    PANEL = 262144  # bytes of the tiles that are read side by side
     SHORT = 32  # classes up to which rows go side by side, in a tile
 
 
@@ -46,10 +47,15 @@ cdef inline int rows_in_group(Py_ssize_t n, Py_ssize_t lanes) noexcept nogil:
     return <int> max(1, min(lanes, GROUP // max(n, 1)))
 
 
+cdef inline int tiles_together(Py_ssize_t n) noexcept nogil:
+    """Tiles that are read, and written, side by side: long runs of memory, but no more than the caches hold"""
+    return <int> max(1, min(8, PANEL // (n * REGISTER)))
+
+
 cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t itemsize, Py_ssize_t worksize) noexcept nogil:
     """Bytes that each thread needs"""
     if by_tiles(b, itemsize):
-        return b.n * REGISTER
+        return b.n * REGISTER * tiles_together(b.n)
     if b.x_step == itemsize and b.out_step == itemsize and worksize == itemsize and b.where == NULL:
         return REGISTER
     return b.n * worksize * rows_in_group(b.n, REGISTER // worksize) + REGISTER
@@ -225,6 +231,40 @@ cdef inline void one_tile(
             scatter(scratch + c, lanes, results, b.out + out[c], b.out_step, unused)
 
 
+cdef inline int full_tiles(const Batch* b, Py_ssize_t i, Py_ssize_t stop, floating* scratch, element* unused) noexcept nogil:
+    """Whole tiles from row i on whose rows lie next to each other; how many rows that were, 0 if one_tile is due"""
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), t, j, tiles
+    cdef Py_ssize_t results = 1 if b.op.kind == LOGSUMEXP else b.n
+    cdef Py_ssize_t size = sizeof(element)
+    cdef floating zero = 0
+    cdef char* x
+    cdef char* out
+    cdef int last = b.ndim - 1
+    if last < 0 or b.x_step == size or b.where != NULL or b.x_stride[last] != size or b.out_stride[last] != size:
+        return 0
+    tiles = min(tiles_together(b.n), min(stop - i, b.shape[last] - i % b.shape[last]) // lanes)
+    x = b.x + offset(b, b.x_stride, i)
+    out = b.out + offset(b, b.out_stride, i)
+    if not (floating is double and element is not double) and not (floating is float and element is double):
+        for j in range(b.n):
+            for t in range(tiles):
+                prefetch(<const element*> (x + (j + 8) * b.x_step) + t * lanes)
+                store(
+                    scratch + (t * b.n + j) * lanes,
+                    load(<const element*> (x + j * b.x_step) + t * lanes, lanes, zero), lanes
+                )
+        for t in range(tiles):
+            if not tile(scratch + t * b.n * lanes, b.n, <int> lanes, &b.op):
+                return 0
+        for j in range(results):
+            for t in range(tiles):
+                store(
+                    <element*> (out + j * b.out_step) + t * lanes,
+                    load(scratch + (t * b.n + j) * lanes, lanes, zero), lanes
+                )
+    return <int> (tiles * lanes)
+
+
 cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, element* unused) noexcept nogil:
     """Rows start .. stop, under the default floating-point state"""
     cdef control state = enter()
@@ -233,10 +273,16 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
     if by_tiles(b, sizeof(element)):
         while i < stop:
             if element is double:
-                one_tile[double, element](b, i, <int> min(lanes, stop - i), <double*> scratch, unused)
+                count = full_tiles[double, element](b, i, stop, <double*> scratch, unused)
+                if count == 0:
+                    count = <int> min(lanes, stop - i)
+                    one_tile[double, element](b, i, count, <double*> scratch, unused)
             else:
-                one_tile[float, element](b, i, <int> min(lanes, stop - i), <float*> scratch, unused)
-            i += lanes
+                count = full_tiles[float, element](b, i, stop, <float*> scratch, unused)
+                if count == 0:
+                    count = <int> min(lanes, stop - i)
+                    one_tile[float, element](b, i, count, <float*> scratch, unused)
+            i += count
     else:
         count = rows_in_group(b.n, lanes)
         while i < stop:

@@ -67,6 +67,8 @@ cdef extern from "math.hpp" namespace "fastsoft" nogil:
     void store(float*, bunch[float], ptrdiff_t left)
     void store(double*, bunch[double], ptrdiff_t left)
     int together
+    void prefetch(const half*)
+    void prefetch(const bfloat*)
     void prefetch(const float*)
     void prefetch(const double*)
 

@@ -180,10 +180,10 @@ template <class S> INLINE void store16(S* p, vec<float> v, ptrdiff_t left) {
 INLINE void store(half* p, vec<float> v, ptrdiff_t left) { store16(p, v, left); }
 INLINE void store(bfloat* p, vec<float> v, ptrdiff_t left) { store16(p, v, left); }
 
-// Ask for the lines of a bunch at p, which need not exist, soon to be read or written.
-template <class T> INLINE void prefetch(const T* p) {
+// Ask for the line at p, which need not exist, as it will soon be read.
+template <class S> INLINE void prefetch(const S* p) {
 #if defined(__GNUC__)
-    for (int i = 0; i < together; i++) __builtin_prefetch((const char*)p + 64 * i, 0, 3);
+    __builtin_prefetch((const void*)p, 0, 3);
 #endif
 }
 
