@@ -1,6 +1,6 @@
 """Make digits_logits.npy: train a classifier of handwritten digits and keep its logits of the images it never saw.
 
-python -m pip install "scikit-learn==1.8.0"
+python -m pip install "scikit-learn==1.9.1"
 python make_digits_logits.py
 """
 

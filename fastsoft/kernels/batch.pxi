@@ -6,6 +6,7 @@ cdef struct Batch:
     char* x
     char* out
     char* where  # booleans, or NULL
+    bint stream  # write past the caches
     Py_ssize_t x_step  # bytes from class to class
     Py_ssize_t out_step
     Py_ssize_t where_step
@@ -20,6 +21,7 @@ cdef enum:
     SERIAL = 65536  # classes in all below which one thread is faster
     GRAIN = 32768  # the least for each thread
     GROUP = 4096  # classes in a group of rows
+    STREAM = 16777216  # bytes of result from which it is written past the caches
     PANEL = 262144  # bytes of the tiles that are read side by side
     SHORT = 32  # classes up to which rows go side by side, in a tile
 
@@ -56,7 +58,7 @@ cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t itemsize, Py_ssiz
     """Bytes that each thread needs"""
     if by_tiles(b, itemsize):
         return b.n * REGISTER * tiles_together(b.n)
-    if b.x_step == itemsize and b.out_step == itemsize and worksize == itemsize and b.where == NULL:
+    if b.x_step == itemsize and b.out_step == itemsize and worksize == itemsize and b.where == NULL and not b.stream:
         return REGISTER
     return b.n * worksize * rows_in_group(b.n, REGISTER // worksize) + REGISTER
 
@@ -115,7 +117,8 @@ cdef inline void one_group(
     cdef int r
     cdef bint same = (floating is float and element is float) or (floating is double and element is double)
     cdef bint as_it_lies = same and b.x_step == sizeof(element) and b.where == NULL
-    cdef bint out_as_it_lies = same and b.out_step == sizeof(element)
+    cdef bint streams = b.stream and same and b.out_step == sizeof(element) and results > 1 and team == NULL
+    cdef bint out_as_it_lies = same and b.out_step == sizeof(element) and not streams
     for r in range(count):
         if as_it_lies:
             x[r] = <const floating*> (b.x + offset(b, b.x_stride, i + r))
@@ -132,7 +135,10 @@ cdef inline void one_group(
         for r in range(count):
             one_group(b, i + r, 1, scratch, unused, team)
         return
-    if not out_as_it_lies:
+    if streams:
+        for r in range(count):
+            block_stream(y[r], <floating*> (b.out + offset(b, b.out_stride, i + r)), b.n)
+    elif not out_as_it_lies:
         for r in range(count):
             scatter(y[r], 1, results, b.out + offset(b, b.out_stride, i + r), b.out_step, unused)
 
@@ -291,6 +297,8 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
             else:
                 one_group[float, element](b, i, <int> min(count, stop - i), <float*> scratch, unused, NULL)
             i += count
+    if b.stream:
+        fence()
     leave(state)
 
 

@@ -66,6 +66,7 @@ def apply(
     b.op.factor.hi, b.op.factor.lo, b.op.factor.g = factor
     b.op.empty = empty
     set_axes(&b, x, out, where, axis)
+    b.stream = cnp.PyArray_NBYTES(out) >= STREAM and b.n * REGISTER < STREAM
     with nogil:
         if active.fetch_add(1) > 0:  # other Python threads are at it: one thread each
             threads = 1
@@ -93,6 +94,7 @@ cdef object quick(Kind kind, object x):
     b.op.how = PLAIN
     b.op.factor.hi, b.op.factor.lo, b.op.factor.g = 1.0, 0.0, 1.0
     b.op.empty = NAN
+    b.stream = False
     b.n = cnp.PyArray_DIM(a, ndim - 1)
     b.rows = cnp.PyArray_SIZE(a) // b.n
     b.ndim = 1

@@ -79,6 +79,21 @@ cdef inline void block_log(
         block_mend(y, n, log.hi)
 
 
+cdef inline void block_stream(const floating* y, floating* out, Py_ssize_t n) noexcept nogil:
+    """out_i = y_i past the caches, which an array larger than them would only empty"""
+    cdef Py_ssize_t i = 0, lanes = REGISTER // sizeof(floating)
+    cdef floating zero = 0
+    while i < n and <uintptr_t> (out + i) % REGISTER:
+        out[i] = y[i]
+        i += 1
+    while i + lanes <= n:
+        stream(out + i, load(y + i, lanes, zero))
+        i += lanes
+    while i < n:
+        out[i] = y[i]
+        i += 1
+
+
 # ---- a row as a whole: its blocks in order on this thread, or shared out; the same bits either way ----
 
 cdef void team_max(const floating* x, Py_ssize_t n, const Team* team, vec[floating]* top) noexcept nogil:

@@ -62,6 +62,9 @@ cdef extern from "math.hpp" namespace "fastsoft" nogil:
     void store(float*, vec[float], ptrdiff_t left)
     void store(double*, vec[double], ptrdiff_t left)
 
+    void stream(float*, vec[float])
+    void stream(double*, vec[double])
+    void fence()
     bunch[float] load_bunch(const float*, ptrdiff_t left, float rest)
     bunch[double] load_bunch(const double*, ptrdiff_t left, double rest)
     void store(float*, bunch[float], ptrdiff_t left)

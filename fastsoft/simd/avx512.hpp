@@ -23,6 +23,9 @@ inline rf load(const bfloat* p) {
 }
 inline void store(float* p, rf a) { _mm512_storeu_ps(p, a); }
 inline void store(double* p, rd a) { _mm512_storeu_pd(p, a); }
+inline void stream(float* p, rf a) { _mm512_stream_ps(p, a); }
+inline void stream(double* p, rd a) { _mm512_stream_pd(p, a); }
+inline void fence() { _mm_sfence(); }
 inline void store(half* p, rf a) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT)); }
 inline void store(bfloat* p, rf a) {  // to nearest even by integers: vcvtneps2bf16 would drop subnormals
     const __m512i u = _mm512_castps_si512(a);

@@ -14,6 +14,9 @@ inline rf mul_sub(rf a, rf b, rf c) { return vfmaq_f32(-c, a, b); }
 inline rd mul_sub(rd a, rd b, rd c) { return vfmaq_f64(-c, a, b); }
 inline rf sub_mul(rf c, rf a, rf b) { return vfmsq_f32(c, a, b); }
 inline rd sub_mul(rd c, rd a, rd b) { return vfmsq_f64(c, a, b); }
+inline void stream(float* p, rf a) { store(p, a); }  // Arm has no such store by itself; a pair, stnp, is only a hint
+inline void stream(double* p, rd a) { store(p, a); }
+inline void fence() {}
 inline rf larger(rf a, rf b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }  // fmax would spread a NaN
 inline rd larger(rd a, rd b) { return vbslq_f64(vcgtq_f64(a, b), a, b); }
 

@@ -17,9 +17,15 @@ inline rd mul_sub(rd a, rd b, rd c) { return a * b - c; }
 inline rf sub_mul(rf c, rf a, rf b) { return c - a * b; }
 inline rd sub_mul(rd c, rd a, rd b) { return c - a * b; }
 #if defined(__SSE2__)
+inline void stream(float* p, rf a) { _mm_stream_ps(p, a); }
+inline void stream(double* p, rd a) { _mm_stream_pd(p, a); }
+inline void fence() { _mm_sfence(); }
 inline rf larger(rf a, rf b) { return _mm_max_ps(a, b); }
 inline rd larger(rd a, rd b) { return _mm_max_pd(a, b); }
 #else
+inline void stream(float* p, rf a) { store(p, a); }
+inline void stream(double* p, rd a) { store(p, a); }
+inline void fence() {}
 inline rf larger(rf a, rf b) { return choose(a > b, a, b); }
 inline rd larger(rd a, rd b) { return choose(a > b, a, b); }
 #endif

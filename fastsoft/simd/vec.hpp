@@ -8,7 +8,9 @@
 #define FASTSOFT_TEXT(a) FASTSOFT_TEXT_(a.hpp)
 #include FASTSOFT_TEXT(FASTSOFT_ISA)
 
-#if defined(__GNUC__)
+#if defined(__SANITIZE_ADDRESS__)
+#define INLINE inline  // the checks of all that is inlined in one function would take the compiler minutes
+#elif defined(__GNUC__)
 #define INLINE inline __attribute__((always_inline))
 #else
 #define INLINE __forceinline
@@ -145,6 +147,11 @@ template <class T, int U> INLINE void store(T* p, vec<T, U> v, ptrdiff_t left) {
         if (here >= width) store(p + i * width, v.r[i]);
         else if (here > 0) store_part(p + i * width, v.r[i], here);
     }
+}
+// Store to a p that is a multiple of 64 bytes, past the caches; fence() before another thread may look.
+template <class T> INLINE void stream(T* p, vec<T> v) {
+    const int U = 1;
+    EACH stream(p + i * vec<T>::width, v.r[i]);
 }
 template <class T> INLINE vec<T> load(const T* p, ptrdiff_t left, T rest) { return load_some<1>(p, left, rest); }
 template <class T> INLINE bunch<T> load_bunch(const T* p, ptrdiff_t left, T rest) {

@@ -1,0 +1,483 @@
+"""How many threads, when none, and what threads, forks and other libraries' floating-point state must not change."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import FLOATS, Array, assert_same_bits, dtype_of, every_operation, function, logits, python
+
+import fastsoft
+from fastsoft import _machine, _threads
+from fastsoft.reference import OPS, Operation
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="NOT TESTED: this system has no fork")
+PARALLEL = (400, 2000)  # a shape that is shared out among threads
+
+
+# ---- the default ----
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The default number of threads on a made-up machine: its CPUs, cores, cgroup files and environment."""
+
+    def count(
+        cpus: int = 64, files: dict[str, str] | None = None, siblings: int = 1, allowed: Any = None, **environment: str
+    ) -> int:
+        for name in ("FASTSOFT_NUM_THREADS", "OMP_NUM_THREADS"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(allowed or range(cpus)), raising=False)
+        shutil.rmtree(tmp_path)
+        tree = {
+            f"sys/devices/system/cpu/cpu{k}/topology/thread_siblings_list": f"{k // siblings * siblings}\n"
+            for k in range(cpus)
+        }
+        for name, text in {**tree, **(files or {})}.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text)
+        return _threads.default_num_threads(str(tmp_path))
+
+    return count
+
+
+def test_environment(machine: Callable[..., int]) -> None:
+    """FASTSOFT_NUM_THREADS, else OMP_NUM_THREADS, whatever the machine has; what is no number is ignored."""
+    assert machine(FASTSOFT_NUM_THREADS="3", OMP_NUM_THREADS="5") == 3
+    assert machine(OMP_NUM_THREADS="5") == 5
+    assert machine(OMP_NUM_THREADS=" 6 ,2,1") == 6
+    assert machine(FASTSOFT_NUM_THREADS="100") == 100  # more than there are CPUs: as told
+    assert machine(FASTSOFT_NUM_THREADS="1000000") == _threads.LIMIT
+    assert machine(FASTSOFT_NUM_THREADS="", OMP_NUM_THREADS="7") == 7
+    for nonsense in ("0", "-1", "many", "2.5", "²", "1e3", ",2"):
+        assert machine(cpus=4, FASTSOFT_NUM_THREADS=nonsense) == 4, nonsense
+        assert machine(cpus=4, OMP_NUM_THREADS=nonsense) == 4, nonsense
+
+
+def test_affinity_and_cores(machine: Callable[..., int]) -> None:
+    """The CPUs that the process may use, two hyper-threads counted as one core."""
+    assert machine(cpus=8) == 8
+    assert machine(cpus=8, siblings=2) == 4
+    assert machine(cpus=8, siblings=2, allowed=[0, 1]) == 1
+    assert machine(cpus=8, siblings=2, allowed=[0, 2, 3]) == 2
+    assert machine(cpus=8, allowed=[5]) == 1
+
+
+def test_cpus_without_topology(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where /sys is hidden, or the system tells no affinity, CPUs count as cores."""
+    monkeypatch.delenv("FASTSOFT_NUM_THREADS", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 3, 5}, raising=False)
+    assert _threads.default_num_threads(str(tmp_path)) == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert _threads.default_num_threads(str(tmp_path)) == 6
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert _threads.default_num_threads(str(tmp_path)) == 1
+
+
+V2 = {"proc/self/cgroup": "0::/a/b\n"}
+V1 = {"proc/self/cgroup": "4:memory:/x\n3:cpu,cpuacct:/a/b\n2:cpuset:/\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "count"),
+    [
+        ({}, 64),
+        (V2, 64),
+        ({**V2, "sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, 64),
+        ({**V2, "sys/fs/cgroup/a/b/cpu.max": "200000 100000\n"}, 2),
+        ({**V2, "sys/fs/cgroup/a/b/cpu.max": "150000 100000\n"}, 2),  # rounded up
+        ({**V2, "sys/fs/cgroup/a/b/cpu.max": "1000 100000\n"}, 1),
+        ({**V2, "sys/fs/cgroup/a/b/cpu.max": "10000000 100000\n"}, 64),
+        ({**V2, "sys/fs/cgroup/a/cpu.max": "300000 100000\n"}, 3),  # of the group above
+        ({**V2, "sys/fs/cgroup/a/cpu.max": "300000 100000\n", "sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, 3),
+        ({**V2, "sys/fs/cgroup/a/cpu.max": "300000 100000\n", "sys/fs/cgroup/a/b/cpu.max": "500000 100000\n"}, 3),
+        ({**V2, "sys/fs/cgroup/a/cpu.max": "900000 100000\n", "sys/fs/cgroup/a/b/cpu.max": "500000 100000\n"}, 5),
+        ({**V2, "sys/fs/cgroup/cpu.max": "400000 100000\n"}, 4),  # in a namespace the root is the container's
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "400000 100000\n"}, 4),
+        ({"proc/self/cgroup": "0::/../x\n", "sys/fs/cgroup/cpu.max": "400000 100000\n"}, 4),
+        ({**V2, "sys/fs/cgroup/a/b/cpu.max": "nonsense\n"}, 64),
+        ({**V2, "sys/fs/cgroup/a/b/cpu.max": ""}, 64),
+        ({**V2, "sys/fs/cgroup/a/b/cpu.max": "100000 0\n"}, 64),
+        ({"proc/self/cgroup": "\n"}, 64),
+        ({"proc/self/cgroup": "0::/a:b\n", "sys/fs/cgroup/a:b/cpu.max": "200000 100000\n"}, 2),
+        (V1, 64),
+        *(
+            ({**V1, f"{folder}/cpu.cfs_quota_us": "250000\n", f"{folder}/cpu.cfs_period_us": "100000\n"}, 3)
+            for folder in ("sys/fs/cgroup/cpu,cpuacct/a/b", "sys/fs/cgroup/cpu,cpuacct/a", "sys/fs/cgroup/cpu,cpuacct")
+        ),
+        (
+            {
+                **V1,
+                "sys/fs/cgroup/cpu,cpuacct/a/b/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu,cpuacct/a/b/cpu.cfs_period_us": "100000\n",
+            },
+            64,
+        ),
+        (  # both: the quota is where version 1 has it
+            {
+                "proc/self/cgroup": "1:cpu:/a\n0::/a\n",
+                "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "600000\n",
+                "sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "100000\n",
+            },
+            6,
+        ),
+    ],
+)
+def test_quota(machine: Callable[..., int], files: dict[str, str], count: int) -> None:
+    """The cgroup's quota of either version, rounded up; the smallest on the way to the root; nothing that is odd."""
+    assert machine(files=files) == count
+    assert machine(files=files, cpus=2) == min(count, 2)
+    assert machine(files=files, OMP_NUM_THREADS="9") == 9
+
+
+def test_default_of_this_process() -> None:
+    """What is read from this machine is a number of threads, and get_num_threads starts with it."""
+    code = "import os, fastsoft; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}) if {} else None; print(fastsoft.get_num_threads())"
+    clean: dict[str, str | None] = {"FASTSOFT_NUM_THREADS": None, "OMP_NUM_THREADS": None}
+    done = python(code.replace("{}", "False"), **clean)
+    assert 1 <= int(done.stdout) <= (os.cpu_count() or 1), done.stderr
+    if sys.platform == "linux":
+        assert int(python(code.replace("{}", "True"), **clean).stdout) == 1
+    assert int(python(code.replace("{}", "False"), **{**clean, "FASTSOFT_NUM_THREADS": "3"}).stdout) == 3
+
+
+# ---- settings ----
+
+
+def test_set_and_get() -> None:
+    """What is set holds for all threads of the process, until it is set again."""
+    fastsoft.set_num_threads(5)
+    assert fastsoft.get_num_threads() == 5
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(fastsoft.get_num_threads).result() == 5
+        pool.submit(fastsoft.set_num_threads, 3).result()
+    assert fastsoft.get_num_threads() == 3
+    fastsoft.set_num_threads(np.int64(2))
+    assert fastsoft.get_num_threads() == 2
+    assert type(fastsoft.get_num_threads()) is int
+
+
+def test_with_num_threads() -> None:
+    """In a with block, for this thread only; blocks nest, and an exception ends them too."""
+    fastsoft.set_num_threads(2)
+    with ThreadPoolExecutor(1) as other, fastsoft.num_threads(7):
+        assert fastsoft.get_num_threads() == 7
+        assert other.submit(fastsoft.get_num_threads).result() == 2
+        with pytest.raises(RuntimeError, match="end"), fastsoft.num_threads(1):
+            assert fastsoft.get_num_threads() == 1
+            fastsoft.set_num_threads(4)  # of the process: not of this block
+            assert fastsoft.get_num_threads() == 1
+            raise RuntimeError("end")
+        assert fastsoft.get_num_threads() == 7
+        assert other.submit(fastsoft.get_num_threads).result() == 4
+    assert fastsoft.get_num_threads() == 4
+
+
+@pytest.mark.parametrize("function", [fastsoft.set_num_threads, fastsoft.num_threads])
+def test_settings_out_of_range(function: Callable[[Any], Any]) -> None:
+    """From 1 to 4096, an int; the message says so, and nothing changes."""
+
+    def use(n: Any) -> None:
+        made = function(n)
+        if made is not None:
+            with made:
+                pass
+
+    before = fastsoft.get_num_threads()
+    for n in (0, -1, 4097, 1 << 70):
+        with pytest.raises(ValueError, match=rf"^n must be from 1 to 4096, got {n}$"):
+            use(n)
+    for n in (1.0, "2", None, True, [1]):
+        with pytest.raises(TypeError, match=rf"^n must be an int, got {type(n).__name__}$"):
+            use(n)
+    assert fastsoft.get_num_threads() == before
+    use(1)
+    use(4096)
+
+
+@every_operation
+def test_argument_comes_first(op: Operation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """num_threads= of a call counts, else the with block, else what is set."""
+    seen: list[int] = []
+    kernels = fastsoft.api.kernels
+
+    class Spy:
+        @staticmethod
+        def apply(*arguments: Any) -> None:
+            seen.append(arguments[8])
+            kernels.apply(*arguments)
+
+    monkeypatch.setattr(fastsoft.api, "kernels", Spy)
+    x = logits((3, 4), "float64")
+    fastsoft.set_num_threads(5)
+    function(op)(x, 0)
+    with fastsoft.num_threads(6):
+        function(op)(x, 0)
+        function(op)(x, 0, num_threads=7)
+        function(op)(x, 0, num_threads=None)
+    assert seen == [5, 6, 7, 6]
+
+
+# ---- many threads ----
+
+
+@every_operation
+def test_ten_python_threads(op: Operation, isa: str) -> None:
+    """Ten Python threads at once, each with threads of its own: every result is right."""
+    inputs = [logits(PARALLEL, dtype_of(FLOATS[k % 4]), k) for k in range(10)]
+    wanted = [function(op)(x, num_threads=1) for x in inputs]
+    barrier = threading.Barrier(10)
+
+    def work(k: int) -> list[Array]:
+        barrier.wait(60)
+        return [function(op)(inputs[k], num_threads=1 + j) for j in range(4)]
+
+    with ThreadPoolExecutor(10) as pool:
+        for results, want in zip(pool.map(work, range(10), timeout=120), wanted, strict=True):
+            for y in results:
+                assert_same_bits(y, want)
+
+
+def test_many_small_calls() -> None:
+    """Thousands of small calls from eight threads, while another sets the number of threads."""
+    x = logits((8, 20), "float32")
+    wanted = [function(op)(x) for op in OPS]
+    stop = threading.Event()
+
+    def calls(_: int) -> int:
+        wrong = 0
+        for _ in range(300):
+            for op, want in zip(OPS, wanted, strict=True):
+                wrong += function(op)(x).tobytes() != want.tobytes()
+                wrong += function(op)(x.T, 0).tobytes() != want.T.tobytes()
+                with fastsoft.num_threads(3):
+                    wrong += function(op)(x, out=np.empty_like(want)).tobytes() != want.tobytes()
+        return wrong
+
+    def settings() -> None:
+        while not stop.is_set():
+            fastsoft.set_num_threads(1)
+            fastsoft.set_num_threads(4)
+
+    with ThreadPoolExecutor(9) as pool:
+        setter = pool.submit(settings)
+        try:
+            assert sum(pool.map(calls, range(8), timeout=120)) == 0
+        finally:
+            stop.set()
+        setter.result(60)
+
+
+@every_operation
+def test_one_array_for_many_threads(op: Operation) -> None:
+    """Several threads read one array and write parts of one output."""
+    x = logits((64, 3000), "float32")
+    want = function(op)(x)
+    out = np.empty_like(want)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda k: function(op)(x[8 * k : 8 * k + 8], out=out[8 * k : 8 * k + 8]), range(8), timeout=60))
+    assert_same_bits(out, want)
+
+
+# ---- fork ----
+
+SETUP = """
+import os, signal, sys, time
+import numpy as np
+import fastsoft
+fastsoft.set_num_threads(2)
+x = np.random.default_rng(0).normal(0, 5, (400, 2000)).astype("float32")
+long = x.reshape(1, -1)
+want = fastsoft.softmax(x, num_threads=1), fastsoft.logsumexp(long, num_threads=1)
+
+def right():
+    fastsoft.log_softmax(x.T, 0)
+    got = fastsoft.softmax(x), fastsoft.logsumexp(long)
+    return all(a.tobytes() == b.tobytes() for a, b in zip(got, want))
+
+def child(work):  # the exit status of a child, 99 where it hangs
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if work() else 2
+        finally:
+            os._exit(code)
+    for _ in range(300):
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return 99
+"""
+
+
+@forks
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param("assert right(); print(child(right)); assert right()", id="after a parallel call"),
+        pytest.param("print(child(right)); assert right()", id="before any"),
+        pytest.param("assert right(); print(child(lambda: right() and child(right) == 0))", id="child of a child"),
+        pytest.param("assert right(); print(max(child(right) for _ in range(5))); assert right()", id="several children"),
+        pytest.param(
+            "import threading\n"
+            "results = []\n"
+            "def run(): results.append(right() and child(right))\n"
+            "t = threading.Thread(target=run); t.start(); t.join(100); print(results[0]); assert right()",
+            id="from another thread",
+        ),
+        pytest.param(
+            "import threading\n"
+            "stop = threading.Event()\n"
+            "def run():\n"
+            "    while not stop.is_set(): right()\n"
+            "t = threading.Thread(target=run, daemon=True); t.start(); time.sleep(0.2)\n"
+            "print(max(child(right) for _ in range(5))); stop.set(); t.join(100); assert right()",
+            id="while another thread computes",
+        ),
+    ],
+)
+def test_fork(code: str) -> None:
+    """After a fork parent and child both compute, with threads, and neither hangs."""
+    done = python(SETUP + code, timeout=100)
+    assert (done.stdout.strip(), done.returncode) == ("0", 0), f"99 is a child that hangs\n{done.stdout}\n{done.stderr}"
+
+
+@forks
+def test_child_is_parallel_too() -> None:
+    """Where OpenMP can be paused a child keeps its threads, and reads the default anew."""
+    if not _machine.pause_openmp():
+        pytest.skip("NOT TESTED: this OpenMP runtime cannot be paused; a child keeps to one thread")
+    code = """
+fastsoft._threads._global = None
+os.environ["OMP_NUM_THREADS"] = "3"
+assert fastsoft.get_num_threads() == 3
+assert right()
+def work():
+    os.environ["OMP_NUM_THREADS"] = "4"
+    return fastsoft.get_num_threads() == 4 and right()
+print(child(work), fastsoft.get_num_threads())
+"""
+    done = python(SETUP + code, FASTSOFT_NUM_THREADS=None)
+    assert done.stdout.split() == ["0", "3"], done.stderr
+
+
+@forks
+def test_pool_of_forked_processes() -> None:
+    """A multiprocessing pool started by fork after a parallel call."""
+    if "fork" not in multiprocessing.get_all_start_methods():
+        pytest.skip("NOT TESTED: multiprocessing does not fork here")
+    code = """
+import multiprocessing
+def row(k): return fastsoft.softmax(x[k:] if k else x)[0].tobytes()
+assert right()
+with multiprocessing.get_context("fork").Pool(3) as pool:
+    rows = pool.map_async(row, range(0, 30)).get(60)
+print(rows == [a.tobytes() for a in want[0][:30]] and right())
+"""
+    done = python(SETUP + code, timeout=100)
+    assert done.stdout.strip() == "True", done.stdout + done.stderr
+
+
+# ---- floating-point control ----
+
+STATE = """
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+unsigned long state(void) { return _mm_getcsr(); }
+void set_state(unsigned long s) { _mm_setcsr((unsigned)s); }
+unsigned long flush(void) { return 0x8040; }
+unsigned long upwards(void) { return 0x4000; }
+#elif defined(__aarch64__)
+unsigned long state(void) { unsigned long s; __asm__ __volatile__("mrs %0, fpcr" : "=r"(s)); return s; }
+void set_state(unsigned long s) { __asm__ __volatile__("msr fpcr, %0" ::"r"(s)); }
+unsigned long flush(void) { return 1ul << 24; }
+unsigned long upwards(void) { return 1ul << 22; }
+#else
+#error "the control register of this machine is not known here"
+#endif
+"""
+
+
+@pytest.fixture(scope="module")
+def control(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """Functions that read and write the thread's floating-point control register."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        pytest.skip("NOT TESTED: there is no C compiler to reach the floating-point control register with")
+    folder = tmp_path_factory.mktemp("control")
+    (folder / "state.c").write_text(STATE)
+    command = [compiler, "-O1", "-shared", "-fPIC", "-o", "state.so", "state.c"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        pytest.skip(f"NOT TESTED on {platform.machine()}: {done.stderr.strip()}")
+    library = ctypes.CDLL(str(folder / "state.so"))
+    for name in ("state", "flush", "upwards"):
+        getattr(library, name).restype = ctypes.c_ulong
+    library.set_state.argtypes = [ctypes.c_ulong]
+    return library
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("change", ["flush", "upwards"])
+def test_floating_point_control(op: Operation, isa: str, control: ctypes.CDLL, change: str, dtype: str) -> None:
+    """Flush-to-zero, or a rounding mode, that the caller's thread has set changes no result, and stays set."""
+    number = dtype_of(dtype)
+    cases = []
+    for shape, axis in (((20, 33), -1), ((33, 20), 0), ((1, 131072), -1), (PARALLEL, -1), (PARALLEL, 0)):
+        x = np.zeros(shape, number)
+        x += np.asarray(-100 * np.arange(x.size).reshape(shape) / x.size, number)  # results down to subnormal ones
+        cases += [(x, axis, threads, function(op)(x, axis, num_threads=1)) for threads in (1, 2)]
+    cases.append((cases[0][0][:, ::2], -1, 1, function(op)(cases[0][0][:, ::2])))
+    before = control.state()
+    wanted = before | getattr(control, change)()
+    results, states = [], []
+    try:
+        for x, axis, threads, _ in cases:
+            control.set_state(wanted)
+            results.append(function(op)(x, axis, num_threads=threads))
+            states.append(control.state())
+    finally:
+        control.set_state(before)
+    flags = 0x3F  # status, which may change
+    assert {s & ~flags for s in states} == {wanted & ~flags}
+    for got, (_, _, _, want) in zip(results, cases, strict=True):
+        assert_same_bits(got, want)
+
+
+def test_import_leaves_the_control_register(control: ctypes.CDLL) -> None:
+    """Importing the package, and computing in threads, changes no control bit of the importing thread."""
+    code = f"""
+import ctypes, numpy as np
+control = ctypes.CDLL({control._name!r})
+control.state.restype = ctypes.c_ulong
+before = control.state() & ~0x3F
+import fastsoft
+after = control.state() & ~0x3F
+fastsoft.softmax(np.zeros((400, 2000)), num_threads=2)
+print(before == after == control.state() & ~0x3F)
+"""
+    done = python(code)
+    assert done.stdout.strip() == "True", done.stderr
