@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from . import _validate
 from ._dispatch import kernels
-from ._threads import allowed
+from ._threads import allowed, get_num_threads
 
 Array = np.ndarray[Any, Any]
 SOFTMAX, LOG_SOFTMAX, LOGSUMEXP = 0, 1, 2  # kernels/operation.pxi
@@ -85,6 +85,8 @@ def softmax(
     """
     if axis is LAST and where is None and temperature is ONE and empty is NAN and out is None and num_threads is None:
         y = kernels.softmax(x)
+        if y is None:
+            y = kernels.softmax(x, get_num_threads())
         if y is not None:
             return y  # type: ignore[no-any-return]
     return _run(SOFTMAX, x, axis, where, temperature, empty, out, num_threads)
@@ -152,6 +154,8 @@ def log_softmax(
     """
     if axis is LAST and where is None and temperature is ONE and empty is NAN and out is None and num_threads is None:
         y = kernels.log_softmax(x)
+        if y is None:
+            y = kernels.log_softmax(x, get_num_threads())
         if y is not None:
             return y  # type: ignore[no-any-return]
     return _run(LOG_SOFTMAX, x, axis, where, temperature, empty, out, num_threads)
@@ -215,6 +219,8 @@ def logsumexp(
     """
     if axis is LAST and where is None and keepdims is False and out is None and num_threads is None:
         y = kernels.logsumexp(x)
+        if y is None:
+            y = kernels.logsumexp(x, get_num_threads())
         if y is not None:
             return y  # type: ignore[no-any-return]
     return _run(LOGSUMEXP, x, axis, where, ONE, NAN, out, num_threads, bool(keepdims))

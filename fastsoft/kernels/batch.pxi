@@ -18,8 +18,10 @@ cdef struct Batch:
 
 
 cdef enum:
-    SERIAL = 65536  # classes in all below which one thread is faster
-    GRAIN = 32768  # the least for each thread
+    SERIAL = 131072  # bytes of classes, in their work type, below which one thread is faster
+    GRAIN = 65536  # the least for each thread
+    QUICK = 268435456  # bytes from which a call is made in pieces, so that Python sees to signals
+    SHARES = 8  # for each thread, so that one that comes late finds less to do
     GROUP = 4096  # classes in a group of rows
     STREAM = 16777216  # bytes of result from which it is written past the caches
     PANEL = 262144  # bytes of the tiles that are read side by side
@@ -304,14 +306,32 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
 
 # ---- threads ----
 
+# A worker whose core is taken by another process comes when the scheduler lets it, milliseconds late, and OpenMP
+# waits for it. A region that took far too long therefore keeps the calls of the next while on one thread.
+cdef atomic[int64_t] crowded_until
+
+cdef enum:
+    LATE = 500000  # nanoseconds that a region may take beyond 1 for each 2 bytes
+    WHILE = 100000000  # nanoseconds
+
+
+cdef inline bint crowded() noexcept nogil:
+    return now() < crowded_until.load()
+
+
+cdef inline void note_time(int64_t start, Py_ssize_t work) noexcept nogil:
+    cdef int64_t stop = now()
+    if stop - start > LATE + work // 2:
+        crowded_until.store(stop + WHILE)
+
+
 cdef void run_shared(
     const Batch* b, Py_ssize_t start, Py_ssize_t stop, int threads, char* scratch, Py_ssize_t size, element* unused
 ) noexcept nogil:
-    """Rows start .. stop, an equal share for each thread"""
-    cdef int t
-    cdef Py_ssize_t rows = stop - start
-    for t in prange(threads, schedule="static", chunksize=1, num_threads=threads):
-        run(b, start + rows * t // threads, start + rows * (t + 1) // threads, scratch + t * size, unused)
+    """Rows start .. stop in equal shares, taken by the threads as they come"""
+    cdef Py_ssize_t k, rows = stop - start, shares = min(rows, SHARES * threads)
+    for k in prange(shares, schedule="dynamic", chunksize=1, num_threads=threads):
+        run(b, start + rows * k // shares, start + rows * (k + 1) // shares, scratch + threadid() * size, unused)
 
 
 cdef void run_split(
@@ -333,14 +353,15 @@ cdef int run_all(
 ) noexcept nogil:
     """Rows start .. stop on at most `threads` threads; -1 where there is no memory for it"""
     cdef Py_ssize_t worksize = sizeof(double) if element is double else sizeof(float)
-    cdef Py_ssize_t rows = stop - start, work = rows * b.n
+    cdef Py_ssize_t rows = stop - start, work = rows * b.n * worksize
     cdef Py_ssize_t size = scratch_size(b, sizeof(element), worksize)
     cdef Team team
     cdef char[4096 + REGISTER] small
     cdef char* memory = small
     cdef char* scratch
     cdef bint split
-    if work < SERIAL:
+    cdef int64_t begun
+    if work < SERIAL or (threads > 1 and crowded()):
         threads = 1
     threads = <int> min(threads, work // GRAIN) if threads > 1 else 1
     split = threads > 1 and rows < threads and not by_tiles(b, sizeof(element))
@@ -358,6 +379,7 @@ cdef int run_all(
         if memory == NULL:
             return -1
     scratch = memory + (-<uintptr_t> memory) % REGISTER
+    begun = now() if threads > 1 else 0
     if split:
         team.parts = scratch + size - 3 * REGISTER * team.blocks
         run_split(b, start, stop, scratch, &team, unused)
@@ -365,6 +387,8 @@ cdef int run_all(
         run_shared(b, start, stop, threads, scratch, size, unused)
     else:
         run(b, start, stop, scratch, unused)
+    if threads > 1:
+        note_time(begun, work)
     if memory != small:
         free(memory)
     return 0

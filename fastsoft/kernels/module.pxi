@@ -1,6 +1,5 @@
 # What Python sees of one instruction set. Arguments are taken as valid: _validate.py has looked at them.
 from libc.math cimport NAN
-from libcpp.atomic cimport atomic
 cimport numpy as cnp
 
 cnp.import_array()
@@ -52,6 +51,23 @@ cdef int run_typed(const Batch* b, Py_ssize_t start, Py_ssize_t stop, int thread
     return run_all[bfloat](b, start, stop, threads, NULL)  # ml_dtypes registers it; it has no number of its own
 
 
+cdef int execute(const Batch* b, Py_ssize_t start, Py_ssize_t stop, int threads, int typenum) except -1:
+    """Rows start .. stop, without the GIL; while other Python threads use several threads, on this one alone"""
+    cdef int status
+    with nogil:
+        if threads > 1:
+            if active.fetch_add(1) > 0:
+                status = run_typed(b, start, stop, 1, typenum)
+            else:
+                status = run_typed(b, start, stop, threads, typenum)
+            active.fetch_sub(1)
+        else:
+            status = run_typed(b, start, stop, 1, typenum)
+    if status < 0:
+        raise MemoryError(f"no memory for the scratch rows of {b.n} classes on {threads} threads")
+    return 0
+
+
 def apply(
     int kind, cnp.ndarray x not None, cnp.ndarray out not None, cnp.ndarray where, int axis, int how,
     tuple factor not None, double empty, int threads, Py_ssize_t start, Py_ssize_t stop
@@ -60,24 +76,18 @@ def apply(
     aligned and in native byte order, and the same axes; for logsumexp the class axis of out has length 1.
     where: None, or booleans of x's shape. factor: (hi, lo, g) with 1/temperature = g (hi + lo)."""
     cdef Batch b
-    cdef int status, typenum = cnp.PyArray_TYPE(x)
     b.op.kind = <Kind> kind
     b.op.how = <Argument> how
     b.op.factor.hi, b.op.factor.lo, b.op.factor.g = factor
     b.op.empty = empty
     set_axes(&b, x, out, where, axis)
     b.stream = cnp.PyArray_NBYTES(out) >= STREAM and b.n * REGISTER < STREAM
-    with nogil:
-        if active.fetch_add(1) > 0:  # other Python threads are at it: one thread each
-            threads = 1
-        status = run_typed(&b, start, min(stop, b.rows), threads, typenum)
-        active.fetch_sub(1)
-    if status < 0:
-        raise MemoryError(f"no memory for the scratch rows of {b.n} classes on {threads} threads")
+    execute(&b, start, min(stop, b.rows), threads, cnp.PyArray_TYPE(x))
 
 
-cdef object quick(Kind kind, object x):
-    """The whole operation for a small plain array with default arguments, or None where it is not one"""
+cdef object quick(Kind kind, object x, int threads):
+    """The whole operation for a plain array with default arguments, or None where it is not one or, with
+    threads = 0, large enough for several threads"""
     cdef Batch b
     cdef cnp.ndarray a, out
     cdef int ndim, typenum
@@ -88,13 +98,12 @@ cdef object quick(Kind kind, object x):
     typenum = cnp.PyArray_TYPE(a)
     if ndim == 0 or not cnp.PyArray_ISCARRAY_RO(a) or not (typenum == cnp.NPY_FLOAT32 or typenum == cnp.NPY_FLOAT64):
         return None
-    if cnp.PyArray_SIZE(a) >= SERIAL or cnp.PyArray_SIZE(a) == 0:
+    if cnp.PyArray_NBYTES(a) >= (QUICK if threads > 0 else SERIAL) or cnp.PyArray_SIZE(a) == 0:
         return None
     b.op.kind = kind
     b.op.how = PLAIN
     b.op.factor.hi, b.op.factor.lo, b.op.factor.g = 1.0, 0.0, 1.0
     b.op.empty = NAN
-    b.stream = False
     b.n = cnp.PyArray_DIM(a, ndim - 1)
     b.rows = cnp.PyArray_SIZE(a) // b.n
     b.ndim = 1
@@ -108,27 +117,24 @@ cdef object quick(Kind kind, object x):
     out = cnp.PyArray_EMPTY(ndim, cnp.PyArray_DIMS(a), typenum, 0)
     b.x = <char*> cnp.PyArray_DATA(a)
     b.out = <char*> cnp.PyArray_DATA(out)
-    with nogil:
-        if run_typed(&b, 0, b.rows, 1, typenum) < 0:
-            b.rows = -1
-    if b.rows < 0:
-        raise MemoryError(f"no memory for a scratch row of {b.n} classes")
+    b.stream = cnp.PyArray_NBYTES(out) >= STREAM and b.n * REGISTER < STREAM
+    execute(&b, 0, b.rows, threads, typenum)
     return out
 
 
-def softmax(x):
-    """softmax(x) of a small plain array, or None"""
-    return quick(SOFTMAX, x)
+def softmax(x, int threads=0):
+    """softmax(x) of a plain array, small unless `threads` are given, or None"""
+    return quick(SOFTMAX, x, threads)
 
 
-def log_softmax(x):
-    """log_softmax(x) of a small plain array, or None"""
-    return quick(LOG_SOFTMAX, x)
+def log_softmax(x, int threads=0):
+    """log_softmax(x) of a plain array, small unless `threads` are given, or None"""
+    return quick(LOG_SOFTMAX, x, threads)
 
 
-def logsumexp(x):
-    """logsumexp(x) of a small plain array, or None"""
-    return quick(LOGSUMEXP, x)
+def logsumexp(x, int threads=0):
+    """logsumexp(x) of a plain array, small unless `threads` are given, or None"""
+    return quick(LOGSUMEXP, x, threads)
 
 
 def after_fork():

@@ -1,9 +1,10 @@
 # What simd/math.hpp gives: 64-byte registers, and the arithmetic of a row in them. Contracts stand there.
-from cython.parallel cimport prange
+from cython.parallel cimport prange, threadid
 from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport uintptr_t
+from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
+from libcpp.atomic cimport atomic
 
 cdef extern from "math.hpp" namespace "fastsoft" nogil:
     cdef cppclass half:
@@ -114,6 +115,7 @@ cdef extern from "math.hpp" namespace "fastsoft" nogil:
     ctypedef unsigned int control
     control enter()
     void leave(control)
+    int64_t now()
 
 ctypedef fused floating:  # the types that are computed in
     float

@@ -1,6 +1,7 @@
 // The floating-point control state of a thread. Other libraries may have set flush-to-zero; a row must not
 // depend on which thread takes it, and the caller gets its own state, status flags included, back.
 #pragma once
+#include <chrono>
 #include <cstdint>
 #if defined(__x86_64__) || defined(_M_X64)
 #include <xmmintrin.h>
@@ -27,3 +28,10 @@ inline control enter() { return 0; }
 inline void leave(control) {}
 }}  // namespace
 #endif
+
+namespace fastsoft { namespace {
+// Nanoseconds of a clock that does not go back.
+inline int64_t now() {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+}}  // namespace

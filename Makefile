@@ -1,0 +1,25 @@
+# All of it uses the Python of the active environment, with the group `dev` of pyproject.toml installed.
+PYTHON ?= python
+
+.PHONY: build test bench lint wheel coefficients clean
+
+build:  # in place; what has not changed is not compiled again
+	$(PYTHON) setup.py build_ext --inplace --parallel 2
+
+test:
+	$(PYTHON) -m pytest
+
+bench:
+	$(PYTHON) -m fastsoft bench
+
+lint:
+	ruff check . && cython-lint fastsoft && mypy
+
+wheel:  # and the sdist that it is built from
+	$(PYTHON) -m build && twine check --strict dist/*
+
+coefficients:
+	$(PYTHON) tools/derive_coefficients.py --check
+
+clean:
+	rm -rf build dist *.egg-info fastsoft/*.so fastsoft/*.cpp fastsoft/isa/*.so fastsoft/isa/*.cpp
