@@ -2,24 +2,18 @@
 
 cdef extern from *:
     """
-    #if defined(__x86_64__) || defined(_M_X64)
-      #if defined(_MSC_VER)
-        #include <intrin.h>
-        static void fs_cpuid(int leaf, int sub, int *r) { __cpuidex(r, leaf, sub); }
-        static unsigned long long fs_xcr0(void) { return _xgetbv(0); }
-      #else
-        #include <cpuid.h>
-        static void fs_cpuid(int leaf, int sub, int *r) {
-            unsigned a, b, c, d;
-            if (!__get_cpuid_count(leaf, sub, &a, &b, &c, &d)) a = b = c = d = 0;
-            r[0] = a; r[1] = b; r[2] = c; r[3] = d;
-        }
-        static unsigned long long fs_xcr0(void) {
-            unsigned lo, hi;
-            __asm__ __volatile__("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-            return ((unsigned long long)hi << 32) | lo;
-        }
-      #endif
+    #if defined(__x86_64__)
+      #include <cpuid.h>
+      static void fs_cpuid(int leaf, int sub, int *r) {
+          unsigned a, b, c, d;
+          if (!__get_cpuid_count(leaf, sub, &a, &b, &c, &d)) a = b = c = d = 0;
+          r[0] = a; r[1] = b; r[2] = c; r[3] = d;
+      }
+      static unsigned long long fs_xcr0(void) {
+          unsigned lo, hi;
+          __asm__ __volatile__("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+          return ((unsigned long long)hi << 32) | lo;
+      }
       static int fs_avx2(void) {  /* with FMA, F16C, and an OS that saves the registers */
           int a[4], b[4];
           fs_cpuid(1, 0, a); fs_cpuid(7, 0, b);
@@ -30,18 +24,19 @@ cdef extern from *:
           int b[4];
           if (!fs_avx2()) return 0;
           fs_cpuid(7, 0, b);
-          return (b[1] >> 16 & 1) && (b[1] >> 17 & 1) && (b[1] >> 30 & 1) && (b[1] >> 31 & 1) && (fs_xcr0() & 0xe6) == 0xe6;
+          return (b[1] >> 16 & 1) && (b[1] >> 17 & 1) && (b[1] >> 30 & 1) && (b[1] >> 31 & 1)
+              && (fs_xcr0() & 0xe6) == 0xe6;
       }
     #else
       static int fs_avx2(void) { return 0; }
       static int fs_avx512(void) { return 0; }
     #endif
-    #if defined(__aarch64__) || defined(_M_ARM64)
+    #if defined(__aarch64__)
       static int fs_neon(void) { return 1; }
     #else
       static int fs_neon(void) { return 0; }
     #endif
-    #if defined(_OPENMP) && !defined(_WIN32)
+    #if defined(_OPENMP)
       #include <dlfcn.h>
       /* in libgomp since OpenMP 5.0, hence looked up; 1 is omp_pause_soft */
       static int fs_pause(void) {

@@ -155,7 +155,7 @@ def must_copy(out: Array, x: Array, where: Array | None) -> bool:
     if same:
         return False
     try:
-        return np.shares_memory(out, x, max_work=1)
+        return np.shares_memory(out, x, max_work=1)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
 

@@ -19,10 +19,6 @@ if importlib.util.find_spec("hypothesis") is not None:
     settings.load_profile("ci")  # --hypothesis-profile=explore looks further
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes seconds")
-
-
 @pytest.fixture(params=_dispatch.built())
 def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a compiled variant, which the package uses for this test."""

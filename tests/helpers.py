@@ -67,7 +67,7 @@ def logits(shape: tuple[int, ...], dtype: Any, seed: int = 0, largest: float = 2
 
 def layouts(x: Array) -> Iterator[tuple[str, Array, int]]:
     """A (p, q, n) array in other memory: a name, the array and its class axis. All have x's rows in x's order."""
-    p, q, n = x.shape
+    n = x.shape[-1]
     columns = np.ascontiguousarray(x.reshape(-1, n).T)
     gaps = np.tile(x, (2, 2, 2))  # a wrong step would take the wrong number
     gaps[::2, ::2, ::2] = x

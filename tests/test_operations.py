@@ -30,8 +30,6 @@ from helpers import (
 import fastsoft
 from fastsoft.reference import Operation, max_error
 
-pytestmark = pytest.mark.filterwarnings("error")
-
 WITH_TEMPERATURE = {"softmax": 3.5}  # ULP, where it is more than the bound of the operation
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pytest
 from helpers import Array, assert_accurate, assert_same_bits, every_operation, function, reduces
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +12,6 @@ from hypothesis.extra import numpy as hnp
 
 import fastsoft
 from fastsoft.reference import OPS, Operation, max_error, ulp
-
-pytestmark = pytest.mark.filterwarnings("error")
 
 BOUND = {op.name: op.bound for op in OPS}
 dtypes = st.sampled_from([np.dtype("float32"), np.dtype("float64")])

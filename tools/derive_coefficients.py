@@ -50,7 +50,8 @@ def remez(f, weight, low, high, powers):
             a[row, m - 1] = (-1) ** row / scale[i]
             b[row] = want[i]
         c = lu_solve(a, b)
-        error = [s * (sum(c[k] * t for k, t in enumerate(row)) - w) for s, row, w in zip(scale, basis, want, strict=True)]
+        value = [sum(c[k] * t for k, t in enumerate(row)) for row in basis]
+        error = [s * (v - w) for s, v, w in zip(scale, value, want, strict=True)]
         new, start = [], 0
         for i in range(1, len(grid) + 1):  # the extremum of each run of one sign
             if i == len(grid) or error[i] * error[start] < 0:

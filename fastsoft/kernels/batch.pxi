@@ -239,7 +239,9 @@ cdef inline void one_tile(
             scatter(scratch + c, lanes, results, b.out + out[c], b.out_step, unused)
 
 
-cdef inline int full_tiles(const Batch* b, Py_ssize_t i, Py_ssize_t stop, floating* scratch, element* unused) noexcept nogil:
+cdef inline int full_tiles(
+    const Batch* b, Py_ssize_t i, Py_ssize_t stop, floating* scratch, element* unused
+) noexcept nogil:
     """Whole tiles from row i on whose rows lie next to each other; how many rows that were, 0 if one_tile is due"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating), t, j, tiles
     cdef Py_ssize_t results = 1 if b.op.kind == LOGSUMEXP else b.n

@@ -11,7 +11,7 @@ cdef void set_axes(Batch* b, cnp.ndarray x, cnp.ndarray out, cnp.ndarray where, 
     """The class axis and the batch axes, those merged that lie as one; `out` has x's axes, or 1 as its class axis"""
     cdef Py_ssize_t[MAX_NDIM] shape, xs, os, ws
     cdef int d, n = 0, ndim = cnp.PyArray_NDIM(x)
-    cdef Py_ssize_t size, xi, oi, wi
+    cdef Py_ssize_t size, last, xi, oi, wi
     b.x = <char*> cnp.PyArray_DATA(x)
     b.out = <char*> cnp.PyArray_DATA(out)
     b.where = <char*> cnp.PyArray_DATA(where) if where is not None else NULL
@@ -29,7 +29,8 @@ cdef void set_axes(Batch* b, cnp.ndarray x, cnp.ndarray out, cnp.ndarray where, 
         xi = cnp.PyArray_STRIDE(x, d)
         oi = cnp.PyArray_STRIDE(out, d)
         wi = cnp.PyArray_STRIDE(where, d) if where is not None else 0
-        if n > 0 and xi == xs[n - 1] * shape[n - 1] and oi == os[n - 1] * shape[n - 1] and wi == ws[n - 1] * shape[n - 1]:
+        last = shape[n - 1] if n > 0 else 0
+        if n > 0 and xi == xs[n - 1] * last and oi == os[n - 1] * last and wi == ws[n - 1] * last:
             shape[n - 1] *= size
             continue
         shape[n], xs[n], os[n], ws[n] = size, xi, oi, wi

@@ -26,7 +26,8 @@ cdef inline void tile_sum(
     Sums[floating]* total
 ) noexcept nogil:
     """Sum of exp(x_j - max), with `keep` in place of x_j: class j into sum j mod lanes, by blocks, then the tree"""
-    cdef Py_ssize_t i, j, start, stop, lanes = REGISTER // sizeof(floating), parts = min(n, lanes), half_way = lanes // 2
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), parts = min(n, lanes), half_way = lanes // 2
+    cdef Py_ssize_t i, j, start, stop
     cdef floating low = -INFINITY
     cdef Shared[floating] s = shared[0]
     cdef BunchSums[floating] a, b

@@ -4,6 +4,12 @@
 
 namespace fastsoft { namespace {
 
+#if defined(__clang__)
+#define SHUFFLE(a, b, index, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, index, ...) __builtin_shuffle(a, b, index{__VA_ARGS__})
+#endif
+
 typedef float rf __attribute__((vector_size(16)));
 typedef double rd __attribute__((vector_size(16)));
 typedef int32_t mf __attribute__((vector_size(16)));
@@ -56,13 +62,13 @@ inline rf exponent(rf a) { return (rf)((((mf)a >> 23) & 0xff) | 0x4b000000) - 83
 inline rd exponent(rd a) { return (rd)((((md)a >> 52) & 0x7ff) | 0x4330000000000000) - 4503599627371519.0; }
 
 template <int k> inline rf swap_lanes(rf a) {
-    return k == 2 ? __builtin_shuffle(a, mf{2, 3, 0, 1}) : __builtin_shuffle(a, mf{1, 0, 3, 2});
+    return k == 2 ? SHUFFLE(a, a, mf, 2, 3, 0, 1) : SHUFFLE(a, a, mf, 1, 0, 3, 2);
 }
-template <int> inline rd swap_lanes(rd a) { return __builtin_shuffle(a, md{1, 0}); }
+template <int> inline rd swap_lanes(rd a) { return SHUFFLE(a, a, md, 1, 0); }
 
 template <int k> inline rf pick(rf a, rf b) {
-    return k == 2 ? __builtin_shuffle(a, b, mf{0, 1, 6, 7}) : __builtin_shuffle(a, b, mf{0, 5, 2, 7});
+    return k == 2 ? SHUFFLE(a, b, mf, 0, 1, 6, 7) : SHUFFLE(a, b, mf, 0, 5, 2, 7);
 }
-template <int> inline rd pick(rd a, rd b) { return __builtin_shuffle(a, b, md{0, 3}); }
+template <int> inline rd pick(rd a, rd b) { return SHUFFLE(a, b, md, 0, 3); }
 
 }}  // namespace

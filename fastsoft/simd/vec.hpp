@@ -10,10 +10,8 @@
 
 #if defined(__SANITIZE_ADDRESS__)
 #define INLINE inline  // the checks of all that is inlined in one function would take the compiler minutes
-#elif defined(__GNUC__)
-#define INLINE inline __attribute__((always_inline))
 #else
-#define INLINE __forceinline
+#define INLINE inline __attribute__((always_inline))
 #endif
 
 namespace fastsoft { namespace {
@@ -189,9 +187,7 @@ INLINE void store(bfloat* p, vec<float> v, ptrdiff_t left) { store16(p, v, left)
 
 // Ask for the line at p, which need not exist, as it will soon be read.
 template <class S> INLINE void prefetch(const S* p) {
-#if defined(__GNUC__)
     __builtin_prefetch((const void*)p, 0, 3);
-#endif
 }
 
 // How many lanes are set.
