@@ -38,18 +38,24 @@ cdef extern from *:
     #endif
     #if defined(_OPENMP)
       #include <dlfcn.h>
-      /* in libgomp since OpenMP 5.0, hence looked up; 1 is omp_pause_soft */
+      #include <omp.h>
+      static int fs_openmp(void) { return _OPENMP; }
+      /* In libgomp since OpenMP 5.0, hence looked up, in the very library that runs here; 1 is omp_pause_soft. */
       static int fs_pause(void) {
-          int (*pause)(int) = (int (*)(int))dlsym(RTLD_DEFAULT, "omp_pause_resource_all");
+          Dl_info info;
+          void *library;
+          int (*pause)(int) = 0;
+          if (!dladdr((void *)omp_get_max_threads, &info)) return -1;
+          library = dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
+          if (library) {
+              pause = (int (*)(int))dlsym(library, "omp_pause_resource_all");
+              dlclose(library);
+          }
           return pause ? pause(1) : -1;
       }
     #else
-      static int fs_pause(void) { return -1; }
-    #endif
-    #if defined(_OPENMP)
-      static int fs_openmp(void) { return _OPENMP; }
-    #else
       static int fs_openmp(void) { return 0; }
+      static int fs_pause(void) { return -1; }
     #endif
     """
     int fs_avx2()

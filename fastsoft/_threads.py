@@ -43,7 +43,7 @@ def _of_environment() -> int | None:
     """FASTSOFT_NUM_THREADS, else OMP_NUM_THREADS (which may be a list, one number for each level)."""
     for name in ("FASTSOFT_NUM_THREADS", "OMP_NUM_THREADS"):
         text = os.environ.get(name, "").split(",")[0].strip()
-        if text.isdigit() and int(text) > 0:
+        if text.isascii() and text.isdigit() and int(text) > 0:
             return min(int(text), LIMIT)
     return None
 
@@ -70,7 +70,8 @@ def _of_quota(root: Path) -> int | None:
         return None
     found: list[float] = []
     for line in lines:
-        _, controllers, group = line.split(":", 2)
+        _, controllers, group = (line + "::").split(":", 2)
+        group = group.removesuffix("::")
         if controllers and "cpu" not in controllers.split(","):
             continue
         base = root / "sys/fs/cgroup" / (controllers if controllers else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from fractions import Fraction
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -38,10 +39,9 @@ def array(x: object, name: str = "x") -> Array:
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; pass {name}.data and where=~{name}.mask")
     a = np.asarray(x)
-    kind, size = a.dtype.kind, a.dtype.itemsize
-    if kind in "biu":
+    if a.dtype.kind in "biu" and issubclass(a.dtype.type, (np.integer, np.bool_)):
         return a.astype(np.float64)  # widened before anything is subtracted
-    if not (kind == "f" and size <= 8 and a.dtype.names is None) and a.dtype.name != "bfloat16":
+    if a.dtype.type not in (np.float16, np.float32, np.float64) and a.dtype.name != "bfloat16":
         raise TypeError(f"{name} must be of dtype {FLOATS}, an integer or bool, got {a.dtype}")
     if not (a.dtype.isnative and a.flags.aligned):
         return a.astype(a.dtype.newbyteorder("="))
@@ -69,10 +69,14 @@ def axes(axis: object, ndim: int) -> tuple[int, ...]:
 
 def factor(temperature: object) -> tuple[int, tuple[float, float, float]]:
     """How 1/temperature is applied, and g, hi and lo with 1/temperature = g (hi + lo)."""
+    if isinstance(temperature, np.ndarray) and temperature.ndim == 0:
+        temperature = temperature[()]
+    if not isinstance(temperature, (Real, np.number)) or isinstance(temperature, (bool, np.complexfloating)):
+        raise TypeError(f"temperature must be a positive finite number, got {type(temperature).__name__}")
     try:
-        t = float(temperature)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise TypeError(f"temperature must be a positive finite number, got {type(temperature).__name__}") from None
+        t = float(temperature)
+    except OverflowError:
+        t = math.inf
     if not (t > 0 and math.isfinite(t)):
         raise ValueError(f"temperature must be a positive finite number, got {temperature!r}")
     if t == 1:
@@ -89,6 +93,8 @@ def mask(where: object, shape: tuple[int, ...]) -> Array | None:
     """`where` as booleans of x's shape."""
     if where is None:
         return None
+    if isinstance(where, np.ma.MaskedArray):
+        raise TypeError("where is a masked array, whose mask would be lost; pass where.filled(False)")
     w = np.asarray(where)
     if w.dtype != np.bool_:
         raise TypeError(f"where must be of dtype bool, got {w.dtype}")

@@ -258,10 +258,17 @@ def _run(
     if a.size == 0:
         target[...] = -math.inf  # the sum of nothing; softmax has nothing to fill
     else:
-        view = target.reshape(1) if target.ndim == 0 else target
-        if kind == LOGSUMEXP and target.ndim < a.ndim:
-            view = np.expand_dims(target, classes)
-        _compute(kind, a, view, mask, classes, how, factor, fill, threads)
+        if a.size == target.size == 1:
+            view = target.reshape(a.shape)
+        else:
+            view = np.expand_dims(target, classes) if target.ndim < a.ndim else target
+        if how == _validate.WIDE and a.dtype != np.float64:  # 1/temperature may be beyond the numbers of the type
+            wide = np.empty(view.shape)
+            _compute(kind, a.astype(np.float64), wide, mask, classes, how, factor, fill, threads)
+            with np.errstate(all="ignore"):
+                view[...] = wide
+        else:
+            _compute(kind, a, view, mask, classes, how, factor, fill, threads)
     if target is not y:
         y[...] = target
     return y

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -126,6 +127,17 @@ def test_number_of_threads(op: Operation, isa: str, dtype: str, shape: tuple[int
 
 @every_operation
 @pytest.mark.parametrize("dtype", WORK)
+def test_threads_after_a_pause(op: Operation, isa: str, dtype: str) -> None:
+    """As above, where calls before that came late do not keep this one from using its threads."""
+    for shape, axis in (((1, 131_072), -1), ((300, 1000), -1), ((1000, 301), 0)):
+        x = logits(shape, dtype)
+        want = function(op)(x, axis, num_threads=1)
+        time.sleep(0.11)
+        assert_same_bits(function(op)(x, axis, num_threads=2), want)
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", WORK)
 def test_threads_with_all_arguments(op: Operation, isa: str, dtype: str) -> None:
     """Threads and masks, temperatures, strided and split rows together."""
     number = dtype_of(dtype)
@@ -190,6 +202,24 @@ def test_in_place(op: Operation, isa: str, dtype: str) -> None:
                     a = a.copy()
                 assert function(op)(a, axis, out=a, **options) is a
                 assert np.array_equal(bits(a), bits(want)), f"{name}, {shape}, {options}"
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_results_larger_than_the_caches(op: Operation, isa: str, dtype: str) -> None:
+    """Some 20 MB, which may be written in another way, give what parts of them give; also in place."""
+    number = dtype_of(dtype)
+    n = 1001
+    x = np.resize(assorted((200, n), number), ((20 << 20) // number.itemsize // n, n))
+    want = np.resize(function(op)(x[:200]), x.shape if not reduces(op) else x.shape[:1])
+    for threads in (1, 2):
+        assert_same_bits(function(op)(x, num_threads=threads), want)
+    out = np.zeros(want.size + 3, number)[3:].reshape(want.shape)
+    function(op)(x, out=out)
+    assert_same_bits(out, want)
+    if not reduces(op):
+        function(op)(x, out=x)
+        assert_same_bits(x, want)
 
 
 @every_operation

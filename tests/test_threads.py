@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Callable
@@ -293,6 +294,33 @@ def test_one_array_for_many_threads(op: Operation) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda k: function(op)(x[8 * k : 8 * k + 8], out=out[8 * k : 8 * k + 8]), range(8), timeout=60))
     assert_same_bits(out, want)
+
+
+class Interrupted(Exception):
+    """What the handler below raises."""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="NOT TESTED: this system has no interval timer")
+@pytest.mark.parametrize("kind", ["rows", "columns"])
+def test_signals_come_through(kind: str) -> None:
+    """Python sees to a signal in the middle of a large call, which then ends; a part of `out` is written."""
+    shape = (1 << 20, 2048)
+    x = np.broadcast_to(np.float32(0), shape if kind == "rows" else shape[::-1])
+    out = np.full(shape[0], 9, np.float32)
+
+    def handler(*_: Any) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(Interrupted):
+            fastsoft.logsumexp(x, -1 if kind == "rows" else 0, out=out, num_threads=1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert set(out.tolist()) == {9.0, float(np.float32(np.log(2048)))}
+    assert_same_bits(fastsoft.logsumexp(x[:2, :2]), fastsoft.logsumexp(np.zeros((2, 2), np.float32)))
 
 
 # ---- fork ----

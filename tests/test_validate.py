@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import datetime
 import decimal
 import math
@@ -147,6 +148,32 @@ def test_read_only_and_mapped_input(op: Operation, isa: str, tmp_path: Path) -> 
         assert type(y) is np.ndarray
         assert_same_bits(y, want)
         refused(op, ValueError, "out must be writable", x=x, out=np.broadcast_to(np.zeros((), want.dtype), want.shape))
+
+
+class Tensor:
+    """An array of another library."""
+
+    def __init__(self, a: Array) -> None:
+        self.a = a
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return self.a
+
+
+@every_operation
+def test_what_asarray_takes(op: Operation) -> None:
+    """Lists, ranges, buffers, scalars, arrays of other libraries and subclasses: the result is a plain array."""
+    x = logits((4, 6), "float64")
+    want = function(op)(x)
+    for like in (x.tolist(), tuple(map(tuple, x)), list(x), memoryview(x), Tensor(x), x.view(np.recarray)):
+        y = function(op)(like)
+        assert type(y) is np.ndarray
+        assert_same_bits(y, want)
+    assert_same_bits(function(op)(array.array("f", [1, 2])), function(op)(np.array([1, 2], "f4")))
+    assert_same_bits(function(op)(range(5)), function(op)(np.arange(5.0)))
+    assert_same_bits(function(op)([True, False]), function(op)(np.array([1.0, 0.0])))
+    assert_same_bits(function(op)([[1, 2.5]]), function(op)(np.array([[1, 2.5]])))
+    assert_same_bits(function(op)(bytearray(b"\x01\x05")), function(op)(np.array([1.0, 5.0])))
 
 
 @every_operation
@@ -362,13 +389,13 @@ def test_out_of_any_strides(op: Operation, isa: str, dtype: str) -> None:
 @elementwise
 def test_out_that_is_the_mask(op: Operation) -> None:
     """A mask that lies in the output's memory, or in x's, is read before it is written over."""
-    x = logits((8, 8), "float64")
-    mask = np.random.default_rng(0).random((8, 8)) < 0.7
+    x = logits((100, 8), "float64")
+    mask = np.random.default_rng(0).random(x.shape) < 0.7
     mask[:, 0] = True
     want = function(op)(x, where=mask)
-    for start in (0, 100, 448):
-        out = np.zeros((8, 8))
-        inside = out.view(bool).reshape(-1)[start : start + 64].reshape(8, 8)
+    for start in (0, 100, 5600):
+        out = np.zeros(x.shape)
+        inside = out.view(bool).reshape(-1)[start : start + x.size].reshape(x.shape)
         inside[...] = mask
         assert_same_bits(function(op)(x, where=inside, out=out), want)
 

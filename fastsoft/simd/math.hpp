@@ -69,7 +69,8 @@ template <class T, int U> INLINE pair<T, U> two_product(vec<T, U> a, vec<T, U> b
 // z = x / T as it enters exp: a pair, whose lo is 0 for Plain. 1/T = factor.g * (factor.hi + factor.lo).
 //   Plain   z = x                   T = 1, |max| within reach
 //   Scaled  z = x * c               g = 1, |max * c| within reach
-//   Wide    z = (x - max) * g * c   any finite x; g a power of two
+//   Wide    z = (x - max) * g * c   any finite x; g a power of two, part of which comes before the subtraction,
+//                                   lest that overflow
 struct Plain {};
 struct Scaled {};
 struct Wide {};
@@ -80,7 +81,7 @@ template <class T> struct Shared {
     vec<T> max;    // of x, NaN apart; 0 where the row is empty
     vec<T> low;    // where the exponent field of e^z is 0: from here down e^z counts as 0
     vec<T> round;  // added to z log2 e, leaves k - K + headroom + bias, the exponent field, in the low bits
-    vec<T> c_hi, c_lo, g;
+    vec<T> c_hi, c_lo, before, after;  // before * after = g
 };
 // What a row as a whole needs besides.
 template <class T> struct Shift {
@@ -98,8 +99,9 @@ template <class T, int U> INLINE pair<T, U> argument(vec<T, U> x, const Shared<T
     return z;
 }
 template <class T, int U> INLINE pair<T, U> argument(vec<T, U> x, const Shared<T>& s, Wide) {
-    const pair<T, U> d = two_sum(x, fill<U>(T(0)) - spread<U>(s.max));
-    const vec<T, U> hi = d.hi * spread<U>(s.g), lo = d.lo * spread<U>(s.g);
+    const vec<T, U> before = spread<U>(s.before), after = spread<U>(s.after);
+    const pair<T, U> d = two_sum(x * before, fill<U>(T(0)) - spread<U>(s.max) * before);
+    const vec<T, U> hi = d.hi * after, lo = d.lo * after;
     pair<T, U> z = two_product(hi, spread<U>(s.c_hi));
     z.lo = mul_add(hi, spread<U>(s.c_lo), mul_add(lo, spread<U>(s.c_hi), z.lo));
     return z;
@@ -154,7 +156,8 @@ template <class T, class How> INLINE void set_shift(Shift<T>& s, vec<T> max, vec
     s.each.max = drop(s.empty, max);
     s.each.c_hi = fill((T)f.hi);
     s.each.c_lo = fill((T)((f.hi - (double)(T)f.hi) + f.lo));
-    s.each.g = fill((T)f.g);
+    s.each.before = fill((T)(f.g == 1 ? 0.5 : f.g < 1 ? f.g : 1));
+    s.each.after = fill((T)(f.g == 1 ? 2 : f.g < 1 ? 1 : f.g));
     const pair<T> top = argument(s.each.max, s.each, how);
     s.top = top.hi;
     s.top_lo = top.lo;
@@ -261,7 +264,7 @@ template <class T> INLINE void fold(Sums<T>* a, int count) { Fold<vec<T>::lanes 
 
 // The same of row k alone.
 template <class T> INLINE Shared<T> of_row(const Shared<T>& s, int k) {
-    return {lane(s.max, k), lane(s.low, k), lane(s.round, k), s.c_hi, s.c_lo, s.g};
+    return {lane(s.max, k), lane(s.low, k), lane(s.round, k), s.c_hi, s.c_lo, s.before, s.after};
 }
 template <class T> INLINE pair<T> of_row(const pair<T>& a, int k) { return {lane(a.hi, k), lane(a.lo, k)}; }
 
