@@ -31,7 +31,7 @@ cdef inline void block_sum(
     const floating* x, floating* e, Py_ssize_t n, const Shared[floating]* shared, How how, Which which,
     Sums[floating]* total
 ) noexcept nogil:
-    """e_i = exp(x_i - max), and their sum lane by lane"""
+    """Sum of exp(x_i - max) lane by lane; of All the terms are kept in e, of Others e, if not NULL, is asked for"""
     cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
     cdef floating low = -INFINITY
     cdef Shared[floating] s = shared[0]
@@ -41,8 +41,10 @@ cdef inline void block_sum(
     for i from 0 <= i < n by step:
         v = load_bunch(x + i, n - i, low)
         w = shifted_exp(v, s, how)
-        if e != NULL:
+        if Which is All:
             store(e + i, w, n - i)
+        elif e != NULL:
+            prefetch_bunch_to_write(e + i)
         collect_in_turn(a, w, v, s, which)
     finish(a)
     total[0] = a
@@ -169,7 +171,7 @@ cdef inline void row_sum(
     const floating* x, floating* e, Py_ssize_t n, const Shared[floating]* s, How how, Which which, const Team* team,
     Sums[floating]* total
 ) noexcept nogil:
-    """The sums of the blocks, added in their order; e_i = exp(x_i - max) if e is not NULL"""
+    """The sums of the blocks, added in their order"""
     cdef Py_ssize_t k, start
     cdef Sums[floating] part
     cdef Sums[floating]* parts
@@ -233,7 +235,7 @@ cdef inline void apply_group(
         if op.kind == SOFTMAX:
             row_sum(x[r], y[r], n, &t, how, all_terms, team, &sums[r])
         else:
-            row_sum(x[r], NULL, n, &t, how, others, team, &sums[r])
+            row_sum(x[r], y[r] if op.kind == LOG_SOFTMAX else NULL, n, &t, how, others, team, &sums[r])
     fold(&sums[0], count)
     if op.kind == SOFTMAX:
         factor = reciprocal(sums[0], s, <floating> op.empty)

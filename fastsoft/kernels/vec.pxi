@@ -75,6 +75,8 @@ cdef extern from "math.hpp" namespace "fastsoft" nogil:
     void prefetch(const bfloat*)
     void prefetch(const float*)
     void prefetch(const double*)
+    void prefetch_bunch_to_write(float*)
+    void prefetch_bunch_to_write(double*)
 
     vec[float] fill(float)
     vec[double] fill(double)

@@ -185,9 +185,10 @@ template <class S> INLINE void store16(S* p, vec<float> v, ptrdiff_t left) {
 INLINE void store(half* p, vec<float> v, ptrdiff_t left) { store16(p, v, left); }
 INLINE void store(bfloat* p, vec<float> v, ptrdiff_t left) { store16(p, v, left); }
 
-// Ask for the line at p, which need not exist, as it will soon be read.
-template <class S> INLINE void prefetch(const S* p) {
-    __builtin_prefetch((const void*)p, 0, 3);
+// Ask for the line at p, which need not exist, as it will soon be read; for those of a bunch, to be written.
+template <class S> INLINE void prefetch(const S* p) { __builtin_prefetch((const void*)p, 0, 3); }
+template <class S> INLINE void prefetch_bunch_to_write(S* p) {
+    for (int i = 0; i < together; i++) __builtin_prefetch((char*)p + 64 * i, 1, 3);
 }
 
 // How many lanes are set.
