@@ -1,41 +1,10 @@
-# The batch: where the rows lie in memory, how they come into rows.pxi and tiles.pxi, and who takes which.
-cdef struct Batch:
-    Operation op
-    Py_ssize_t n  # classes
-    Py_ssize_t rows
-    char* x
-    char* out
-    char* where  # booleans, or NULL
-    bint stream  # write past the caches
-    Py_ssize_t x_step  # bytes from class to class
-    Py_ssize_t out_step
-    Py_ssize_t where_step
-    int ndim  # batch axes, neighbours merged where they can be
-    Py_ssize_t[MAX_NDIM] shape
-    Py_ssize_t[MAX_NDIM] x_stride
-    Py_ssize_t[MAX_NDIM] out_stride
-    Py_ssize_t[MAX_NDIM] where_stride
-
+# A run of rows on one thread: by groups (rows.pxi) or by tiles (tiles.pxi).
 
 cdef enum:
-    SERIAL = 131072  # bytes of classes, in their work type, below which one thread is faster
-    GRAIN = 65536  # the least for each thread
-    QUICK = 268435456  # bytes from which a call is made in pieces, so that Python sees to signals
-    SHARES = 8  # for each thread, so that one that comes late finds less to do
     GROUP = 4096  # classes in a group of rows
     STREAM = 16777216  # bytes of result from which it is written past the caches
     PANEL = 262144  # bytes of the tiles that are read side by side
     SHORT = 32  # classes up to which rows go side by side, in a tile
-
-
-cdef inline Py_ssize_t offset(const Batch* b, const Py_ssize_t* stride, Py_ssize_t i) noexcept nogil:
-    """Where row i starts, in bytes"""
-    cdef Py_ssize_t at = 0
-    cdef int d
-    for d in range(b.ndim - 1, 0, -1):
-        at += i % b.shape[d] * stride[d]
-        i //= b.shape[d]
-    return at + i * stride[0] if b.ndim > 0 else 0
 
 
 cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
@@ -64,50 +33,6 @@ cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t itemsize, Py_ssiz
         return REGISTER
     return b.n * worksize * rows_in_group(b.n, REGISTER // worksize) + REGISTER
 
-
-# ---- strided memory of any type to a contiguous row of the work type, and back ----
-
-cdef inline void gather(
-    const char* x, Py_ssize_t step, Py_ssize_t n, floating* y, Py_ssize_t y_step, element* unused
-) noexcept nogil:
-    """y_j = x_j"""
-    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
-    cdef floating zero = 0
-    if not (floating is double and element is not double) and not (floating is float and element is double):
-        if step == sizeof(element) and y_step == 1:
-            for j from 0 <= j < n by lanes:
-                store(y + j, load(<const element*> x + j, n - j, zero), n - j)
-            return
-    for j in range(n):
-        y[j * y_step] = to_work((<const element*> (x + j * step))[0])
-
-
-cdef inline void scatter(
-    const floating* y, Py_ssize_t y_step, Py_ssize_t n, char* out, Py_ssize_t step, element* unused
-) noexcept nogil:
-    """out_j = y_j, rounded once"""
-    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
-    cdef floating zero = 0
-    if not (floating is double and element is not double) and not (floating is float and element is double):
-        if step == sizeof(element) and y_step == 1:
-            for j from 0 <= j < n by lanes:
-                store(<element*> out + j, load(y + j, n - j, zero), n - j)
-            return
-        for j in range(n):
-            from_work(y[j * y_step], <element*> (out + j * step))
-
-
-cdef inline void hide(
-    const char* where, Py_ssize_t step, Py_ssize_t n, floating* y, Py_ssize_t y_step
-) noexcept nogil:
-    """y_j = -inf where `where` is false"""
-    cdef Py_ssize_t j
-    for j in range(n):
-        if where[j * step] == 0:
-            y[j * y_step] = -INFINITY
-
-
-# ---- a run of rows, on one thread ----
 
 cdef inline void one_group(
     const Batch* b, Py_ssize_t i, int count, floating* scratch, element* unused, const Team* team
@@ -143,59 +68,6 @@ cdef inline void one_group(
     elif not out_as_it_lies:
         for r in range(count):
             scatter(y[r], 1, results, b.out + offset(b, b.out_stride, i + r), b.out_step, unused)
-
-
-cdef inline bint locate(
-    const Batch* b, const Py_ssize_t* stride, Py_ssize_t i, int count, Py_ssize_t itemsize, Py_ssize_t* at
-) noexcept nogil:
-    """Where rows i .. i + count start, in bytes; whether they lie next to each other"""
-    cdef int c, last = b.ndim - 1
-    at[0] = offset(b, stride, i)
-    if b.ndim == 1 or (b.ndim > 1 and i % b.shape[last] + count <= b.shape[last]):
-        for c in range(1, count):
-            at[c] = at[c - 1] + stride[last]
-        return stride[last] == itemsize
-    for c in range(1, count):
-        at[c] = offset(b, stride, i + c)
-    return False
-
-
-cdef inline void rows_to_tile(
-    const Batch* b, const Py_ssize_t* at, int count, floating* tile, element* unused
-) noexcept nogil:
-    """Rows whose classes are contiguous into the lanes of a tile, a square at a time"""
-    cdef Py_ssize_t j, k, lanes = REGISTER // sizeof(floating)
-    cdef int c
-    cdef floating zero = 0
-    cdef vec[floating] square[16]
-    if not (floating is double and element is not double) and not (floating is float and element is double):
-        for j from 0 <= j < b.n by lanes:
-            for c in range(count):
-                square[c] = load(<const element*> (b.x + at[c]) + j, b.n - j, zero)
-            for c in range(count, lanes):
-                square[c] = fill(zero)
-            transpose(&square[0])
-            for k in range(min(lanes, b.n - j)):
-                store(tile + (j + k) * lanes, square[k], lanes)
-
-
-cdef inline void tile_to_rows(
-    const Batch* b, const Py_ssize_t* at, int count, const floating* tile, element* unused
-) noexcept nogil:
-    """The way back of rows_to_tile"""
-    cdef Py_ssize_t j, k, lanes = REGISTER // sizeof(floating)
-    cdef int c
-    cdef floating zero = 0
-    cdef vec[floating] square[16]
-    if not (floating is double and element is not double) and not (floating is float and element is double):
-        for j from 0 <= j < b.n by lanes:
-            for k in range(min(lanes, b.n - j)):
-                square[k] = load(tile + (j + k) * lanes, lanes, zero)
-            for k in range(b.n - j, lanes):
-                square[k] = fill(zero)
-            transpose(&square[0])
-            for c in range(count):
-                store(<element*> (b.out + at[c]) + j, square[c], b.n - j)
 
 
 cdef inline void one_tile(
@@ -304,93 +176,3 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
     if b.stream:
         fence()
     leave(state)
-
-
-# ---- threads ----
-
-# A worker whose core is taken by another process comes when the scheduler lets it, milliseconds late, and OpenMP
-# waits for it. A region that took far too long therefore keeps the calls of the next while on one thread.
-cdef atomic[int64_t] crowded_until
-
-cdef enum:
-    LATE = 500000  # nanoseconds that a region may take beyond 1 for each 2 bytes
-    WHILE = 100000000  # nanoseconds
-
-
-cdef inline bint crowded() noexcept nogil:
-    return now() < crowded_until.load()
-
-
-cdef inline void note_time(int64_t start, Py_ssize_t work) noexcept nogil:
-    cdef int64_t stop = now()
-    if stop - start > LATE + work // 2:
-        crowded_until.store(stop + WHILE)
-
-
-cdef void run_shared(
-    const Batch* b, Py_ssize_t start, Py_ssize_t stop, int threads, char* scratch, Py_ssize_t size, element* unused
-) noexcept nogil:
-    """Rows start .. stop in equal shares, taken by the threads as they come"""
-    cdef Py_ssize_t k, rows = stop - start, shares = min(rows, SHARES * threads)
-    for k in prange(shares, schedule="dynamic", chunksize=1, num_threads=threads):
-        run(b, start + rows * k // shares, start + rows * (k + 1) // shares, scratch + threadid() * size, unused)
-
-
-cdef void run_split(
-    const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, const Team* team, element* unused
-) noexcept nogil:
-    """Rows start .. stop one after the other, each shared among the team"""
-    cdef control state = enter()
-    cdef Py_ssize_t i
-    for i in range(start, stop):
-        if element is double:
-            one_group[double, element](b, i, 1, <double*> scratch, unused, team)
-        else:
-            one_group[float, element](b, i, 1, <float*> scratch, unused, team)
-    leave(state)
-
-
-cdef int run_all(
-    const Batch* b, Py_ssize_t start, Py_ssize_t stop, int threads, element* unused
-) noexcept nogil:
-    """Rows start .. stop on at most `threads` threads; -1 where there is no memory for it"""
-    cdef Py_ssize_t worksize = sizeof(double) if element is double else sizeof(float)
-    cdef Py_ssize_t rows = stop - start, work = rows * b.n * worksize
-    cdef Py_ssize_t size = scratch_size(b, sizeof(element), worksize)
-    cdef Team team
-    cdef char[4096 + REGISTER] small
-    cdef char* memory = small
-    cdef char* scratch
-    cdef bint split
-    cdef int64_t begun
-    if work < SERIAL or (threads > 1 and crowded()):
-        threads = 1
-    threads = <int> min(threads, work // GRAIN) if threads > 1 else 1
-    split = threads > 1 and rows < threads and not by_tiles(b, sizeof(element))
-    if threads > rows and not split:
-        threads = <int> rows
-    size = (size + REGISTER - 1) // REGISTER * REGISTER
-    team.threads = threads
-    team.blocks = (b.n + BLOCK - 1) // BLOCK
-    if split:  # a block gives three vecs at most
-        size += 3 * REGISTER * team.blocks
-    elif threads > 1:
-        size += REGISTER  # no two threads in one line
-    if size * (1 if split else threads) > 4096:
-        memory = <char*> malloc(size * (1 if split else threads) + REGISTER)
-        if memory == NULL:
-            return -1
-    scratch = memory + (-<uintptr_t> memory) % REGISTER
-    begun = now() if threads > 1 else 0
-    if split:
-        team.parts = scratch + size - 3 * REGISTER * team.blocks
-        run_split(b, start, stop, scratch, &team, unused)
-    elif threads > 1:
-        run_shared(b, start, stop, threads, scratch, size, unused)
-    else:
-        run(b, start, stop, scratch, unused)
-    if threads > 1:
-        note_time(begun, work)
-    if memory != small:
-        free(memory)
-    return 0

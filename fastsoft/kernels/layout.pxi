@@ -1,0 +1,124 @@
+# Where the rows lie in memory, and how those of any type and any strides come into the work type and back.
+
+cdef struct Batch:
+    Operation op
+    Py_ssize_t n  # classes
+    Py_ssize_t rows
+    char* x
+    char* out
+    char* where  # booleans, or NULL
+    bint stream  # write past the caches
+    Py_ssize_t x_step  # bytes from class to class
+    Py_ssize_t out_step
+    Py_ssize_t where_step
+    int ndim  # batch axes, neighbours merged where they can be
+    Py_ssize_t[MAX_NDIM] shape
+    Py_ssize_t[MAX_NDIM] x_stride
+    Py_ssize_t[MAX_NDIM] out_stride
+    Py_ssize_t[MAX_NDIM] where_stride
+
+
+cdef inline Py_ssize_t offset(const Batch* b, const Py_ssize_t* stride, Py_ssize_t i) noexcept nogil:
+    """Where row i starts, in bytes"""
+    cdef Py_ssize_t at = 0
+    cdef int d
+    for d in range(b.ndim - 1, 0, -1):
+        at += i % b.shape[d] * stride[d]
+        i //= b.shape[d]
+    return at + i * stride[0] if b.ndim > 0 else 0
+
+
+cdef inline bint locate(
+    const Batch* b, const Py_ssize_t* stride, Py_ssize_t i, int count, Py_ssize_t itemsize, Py_ssize_t* at
+) noexcept nogil:
+    """Where rows i .. i + count start, in bytes; whether they lie next to each other"""
+    cdef int c, last = b.ndim - 1
+    at[0] = offset(b, stride, i)
+    if b.ndim == 1 or (b.ndim > 1 and i % b.shape[last] + count <= b.shape[last]):
+        for c in range(1, count):
+            at[c] = at[c - 1] + stride[last]
+        return stride[last] == itemsize
+    for c in range(1, count):
+        at[c] = offset(b, stride, i + c)
+    return False
+
+
+# In the functions below `unused` only says which element type is meant. float16 and bfloat16 go with float;
+# combinations that do not occur are compiled all the same, hence the conditions on types.
+
+cdef inline void gather(
+    const char* x, Py_ssize_t step, Py_ssize_t n, floating* y, Py_ssize_t y_step, element* unused
+) noexcept nogil:
+    """y_j = x_j"""
+    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef floating zero = 0
+    if not (floating is double and element is not double) and not (floating is float and element is double):
+        if step == sizeof(element) and y_step == 1:
+            for j from 0 <= j < n by lanes:
+                store(y + j, load(<const element*> x + j, n - j, zero), n - j)
+            return
+    for j in range(n):
+        y[j * y_step] = to_work((<const element*> (x + j * step))[0])
+
+
+cdef inline void scatter(
+    const floating* y, Py_ssize_t y_step, Py_ssize_t n, char* out, Py_ssize_t step, element* unused
+) noexcept nogil:
+    """out_j = y_j, rounded once"""
+    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef floating zero = 0
+    if not (floating is double and element is not double) and not (floating is float and element is double):
+        if step == sizeof(element) and y_step == 1:
+            for j from 0 <= j < n by lanes:
+                store(<element*> out + j, load(y + j, n - j, zero), n - j)
+            return
+        for j in range(n):
+            from_work(y[j * y_step], <element*> (out + j * step))
+
+
+cdef inline void hide(
+    const char* where, Py_ssize_t step, Py_ssize_t n, floating* y, Py_ssize_t y_step
+) noexcept nogil:
+    """y_j = -inf where `where` is false"""
+    cdef Py_ssize_t j
+    for j in range(n):
+        if where[j * step] == 0:
+            y[j * y_step] = -INFINITY
+
+
+cdef inline void rows_to_tile(
+    const Batch* b, const Py_ssize_t* at, int count, floating* tile, element* unused
+) noexcept nogil:
+    """Rows whose classes are contiguous into the lanes of a tile, a square at a time"""
+    cdef Py_ssize_t j, k, lanes = REGISTER // sizeof(floating)
+    cdef int c
+    cdef floating zero = 0
+    cdef vec[floating] square[16]
+    if not (floating is double and element is not double) and not (floating is float and element is double):
+        for j from 0 <= j < b.n by lanes:
+            for c in range(count):
+                square[c] = load(<const element*> (b.x + at[c]) + j, b.n - j, zero)
+            for c in range(count, lanes):
+                square[c] = fill(zero)
+            transpose(&square[0])
+            for k in range(min(lanes, b.n - j)):
+                store(tile + (j + k) * lanes, square[k], lanes)
+
+
+cdef inline void tile_to_rows(
+    const Batch* b, const Py_ssize_t* at, int count, const floating* tile, element* unused
+) noexcept nogil:
+    """The way back of rows_to_tile"""
+    cdef Py_ssize_t j, k, lanes = REGISTER // sizeof(floating)
+    cdef int c
+    cdef floating zero = 0
+    cdef vec[floating] square[16]
+    if not (floating is double and element is not double) and not (floating is float and element is double):
+        for j from 0 <= j < b.n by lanes:
+            for k in range(min(lanes, b.n - j)):
+                square[k] = load(tile + (j + k) * lanes, lanes, zero)
+            for k in range(b.n - j, lanes):
+                square[k] = fill(zero)
+            transpose(&square[0])
+            for c in range(count):
+                store(<element*> (b.out + at[c]) + j, square[c], b.n - j)

@@ -1,0 +1,94 @@
+# Who takes which rows: one thread, several that share the rows, or several that share each row.
+
+cdef enum:
+    SERIAL = 131072  # bytes of classes, in their work type, below which one thread is faster
+    GRAIN = 65536  # the least for each thread
+    SHARES = 8  # for each thread, so that one that comes late finds less to do
+    QUICK = 268435456  # bytes from which a call is made in pieces, so that Python sees to signals
+
+# A worker whose core is taken by another process comes when the scheduler lets it, milliseconds late, and OpenMP
+# waits for it. A region that took far too long therefore keeps the calls of the next while on one thread.
+cdef atomic[int64_t] crowded_until
+
+cdef enum:
+    LATE = 500000  # nanoseconds that a region may take beyond 1 for each 2 bytes
+    WHILE = 100000000  # nanoseconds
+
+
+cdef inline bint crowded() noexcept nogil:
+    return now() < crowded_until.load()
+
+
+cdef inline void note_time(int64_t start, Py_ssize_t work) noexcept nogil:
+    cdef int64_t stop = now()
+    if stop - start > LATE + work // 2:
+        crowded_until.store(stop + WHILE)
+
+
+cdef void run_shared(
+    const Batch* b, Py_ssize_t start, Py_ssize_t stop, int threads, char* scratch, Py_ssize_t size, element* unused
+) noexcept nogil:
+    """Rows start .. stop in equal shares, taken by the threads as they come"""
+    cdef Py_ssize_t k, rows = stop - start, shares = min(rows, SHARES * threads)
+    for k in prange(shares, schedule="dynamic", chunksize=1, num_threads=threads):
+        run(b, start + rows * k // shares, start + rows * (k + 1) // shares, scratch + threadid() * size, unused)
+
+
+cdef void run_split(
+    const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, const Team* team, element* unused
+) noexcept nogil:
+    """Rows start .. stop one after the other, each shared among the team"""
+    cdef control state = enter()
+    cdef Py_ssize_t i
+    for i in range(start, stop):
+        if element is double:
+            one_group[double, element](b, i, 1, <double*> scratch, unused, team)
+        else:
+            one_group[float, element](b, i, 1, <float*> scratch, unused, team)
+    leave(state)
+
+
+cdef int run_all(
+    const Batch* b, Py_ssize_t start, Py_ssize_t stop, int threads, element* unused
+) noexcept nogil:
+    """Rows start .. stop on at most `threads` threads; -1 where there is no memory for it"""
+    cdef Py_ssize_t worksize = sizeof(double) if element is double else sizeof(float)
+    cdef Py_ssize_t rows = stop - start, work = rows * b.n * worksize
+    cdef Py_ssize_t size = scratch_size(b, sizeof(element), worksize)
+    cdef Team team
+    cdef char[4096 + REGISTER] small
+    cdef char* memory = small
+    cdef char* scratch
+    cdef bint split
+    cdef int64_t begun
+    if work < SERIAL or (threads > 1 and crowded()):
+        threads = 1
+    threads = <int> min(threads, work // GRAIN) if threads > 1 else 1
+    split = threads > 1 and rows < threads and not by_tiles(b, sizeof(element))
+    if threads > rows and not split:
+        threads = <int> rows
+    size = (size + REGISTER - 1) // REGISTER * REGISTER
+    team.threads = threads
+    team.blocks = (b.n + BLOCK - 1) // BLOCK
+    if split:  # a block gives three vecs at most
+        size += 3 * REGISTER * team.blocks
+    elif threads > 1:
+        size += REGISTER  # no two threads in one line
+    if size * (1 if split else threads) > 4096:
+        memory = <char*> malloc(size * (1 if split else threads) + REGISTER)
+        if memory == NULL:
+            return -1
+    scratch = memory + (-<uintptr_t> memory) % REGISTER
+    begun = now() if threads > 1 else 0
+    if split:
+        team.parts = scratch + size - 3 * REGISTER * team.blocks
+        run_split(b, start, stop, scratch, &team, unused)
+    elif threads > 1:
+        run_shared(b, start, stop, threads, scratch, size, unused)
+    else:
+        run(b, start, stop, scratch, unused)
+    if threads > 1:
+        note_time(begun, work)
+    if memory != small:
+        free(memory)
+    return 0
