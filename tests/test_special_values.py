@@ -367,7 +367,7 @@ def test_many_equal_logits_of_16_bits(isa: str, dtype: str) -> None:
 
 def awkward(dtype: np.dtype[Any]) -> Array:
     """Rows that raise every floating-point exception on the way, in plain NumPy."""
-    x = np.zeros((9, 20))
+    x = np.zeros((10, 20))
     x[1, 3] = NAN
     x[2, 3] = INF
     x[3] = -INF
@@ -380,6 +380,8 @@ def awkward(dtype: np.dtype[Any]) -> Array:
     if dtype.itemsize > 2 or dtype.name == "bfloat16":
         largest = 3.3e38 if dtype.itemsize < 8 else 1.7e308
         x[6] = np.array([largest, -largest] * 10, dtype)
+    infinite = np.array(INF, dtype).view(f"u{dtype.itemsize}")
+    x.view(infinite.dtype)[9, 5] = infinite + 1  # a signalling NaN
     return x
 
 
