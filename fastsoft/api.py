@@ -264,8 +264,8 @@ def _run(
             view = np.expand_dims(target, classes) if target.ndim < a.ndim else target
         if how == _validate.WIDE and a.dtype != np.float64:  # 1/temperature may be beyond the numbers of the type
             wide = np.empty(view.shape)
-            _compute(kind, a.astype(np.float64), wide, mask, classes, how, factor, fill, threads)
             with np.errstate(all="ignore"):
+                _compute(kind, a.astype(np.float64), wide, mask, classes, how, factor, fill, threads)
                 view[...] = wide
         else:
             _compute(kind, a, view, mask, classes, how, factor, fill, threads)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
+from hypothesis import HealthCheck, settings
 
 import fastsoft
 from fastsoft import _dispatch, _machine, _threads, api
 
-if importlib.util.find_spec("hypothesis") is not None:
-    from hypothesis import HealthCheck, settings
-
-    # The fixture `isa` holds for all examples of a test.
-    allowed = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-    settings.register_profile("ci", derandomize=True, deadline=None, database=None, suppress_health_check=allowed)
-    settings.register_profile("explore", deadline=None, max_examples=2000, suppress_health_check=allowed)
-    settings.load_profile("ci")  # --hypothesis-profile=explore looks further
+allowed = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]  # `isa` holds for all examples of a test
+settings.register_profile("ci", derandomize=True, deadline=None, database=None, suppress_health_check=allowed)
+settings.register_profile("explore", deadline=None, max_examples=2000, suppress_health_check=allowed)
+settings.load_profile("ci")  # --hypothesis-profile=explore looks further
 
 
 @pytest.fixture(params=_dispatch.built())

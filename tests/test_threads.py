@@ -305,7 +305,7 @@ class Interrupted(Exception):
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="NOT TESTED: this system has no interval timer")
 @pytest.mark.parametrize("kind", ["rows", "columns"])
 def test_signals_come_through(kind: str) -> None:
-    """Python sees to a signal in the middle of a large call, which then ends; a part of `out` is written."""
+    """Python sees to a signal in the middle of a large call, which then ends; a part of `out` is not written."""
     shape = (1 << 20, 2048)
     x = np.broadcast_to(np.float32(0), shape if kind == "rows" else shape[::-1])
     out = np.full(shape[0], 9, np.float32)
@@ -321,7 +321,8 @@ def test_signals_come_through(kind: str) -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert set(out.tolist()) == {9.0, float(np.float32(np.log(2048)))}
+    assert 9 in out
+    assert set(out.tolist()) <= {9.0, float(np.float32(np.log(2048)))}
     assert_same_bits(fastsoft.logsumexp(x[:2, :2]), fastsoft.logsumexp(np.zeros((2, 2), np.float32)))
 
 
@@ -483,8 +484,15 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 def test_floating_point_control(op: Operation, isa: str, control: ctypes.CDLL, change: str) -> None:
     """Flush-to-zero, or a rounding mode, of the caller and its workers changes no result, and stays set."""
     cases = []
-    for shape, axis in (((1, 131072), -1), (PARALLEL, -1), (PARALLEL, 0), ((20, 33), -1), ((33, 20), 0), ((50, 5), -1)):
-        for dtype in FLOATS:
+    for shape, axis, dtypes in (
+        ((1, 131072), -1, ["float32"]),
+        (PARALLEL, -1, ["float64"]),
+        (PARALLEL, 0, ["bfloat16"]),
+        ((20, 33), -1, FLOATS),
+        ((33, 20), 0, FLOATS),
+        ((50, 5), -1, FLOATS),
+    ):
+        for dtype in dtypes:
             x = np.zeros(shape, dtype_of(dtype))
             x += np.asarray(-100 * np.arange(x.size).reshape(shape) / x.size, x.dtype)  # subnormal results, too
             cases.append((x, axis, function(op)(x, axis, num_threads=1)))
@@ -495,8 +503,9 @@ def test_floating_point_control(op: Operation, isa: str, control: ctypes.CDLL, c
         control.set_state(control.state() | getattr(control, change)())
         states.append(control.state())
         function(op)(np.zeros(PARALLEL), num_threads=2)  # starts workers, which inherit the state
-        time.sleep(0.11)  # were they late, the next calls would be on one thread
         for x, axis, _ in cases:
+            if x.size > 10_000:
+                time.sleep(0.11)  # were workers late, the calls after that would be on one thread for a while
             for threads in (2, 1):
                 results.append(function(op)(x, axis, num_threads=threads))
                 states.append(control.state())

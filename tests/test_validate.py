@@ -369,7 +369,7 @@ def test_out_that_overlaps_itself(op: Operation) -> None:
 def test_out_of_any_strides(op: Operation, isa: str, dtype: str) -> None:
     """The result goes where it belongs, and nowhere else; `out` itself is returned."""
     number = dtype_of(dtype)
-    for shape, axis in (((6, 17), -1), ((17, 6), 0), ((3, 20, 5), 1), ((2, 3, 33), 2), ((3, 4, 5), (0, 2)), ((9,), 0)):
+    for shape, axis in (((6, 17), -1), ((17, 6), 0), ((3, 20, 5), 1), ((2, 3, 33), 2), ((3, 4, 5), (0, 2))):
         x = logits(shape, number)
         want = function(op)(x, axis)
         for steps in ((1, 2, 1), (-1, -1, -1), (3, 1, 2), (-2, 2, 1)):
@@ -379,8 +379,7 @@ def test_out_of_any_strides(op: Operation, isa: str, dtype: str) -> None:
                 for d, (n, step) in enumerate(zip(want.shape, steps, strict=False)):
                     part = np.moveaxis(out, d, 0)[1 :: abs(step)][:n]
                     out = np.moveaxis(part[::-1] if step < 0 else part, 0, d)
-                result = function(op)(x, axis, out=out if want.ndim else (out := buffer))
-                assert result is out
+                assert function(op)(x, axis, out=out) is out
                 assert_same_bits(out, want)
                 out[...] = 9
                 assert (buffer == 9).all()
