@@ -56,9 +56,10 @@ def axes(axis: object, ndim: int) -> tuple[int, ...]:
     found = []
     for a in given:
         try:
-            k = operator.index(a)  # type: ignore[arg-type]
+            k = operator.index(a)
         except TypeError:
-            raise TypeError(f"axis must be an int, a tuple of ints or None, got {type(a).__name__} in {axis!r}") from None
+            found_type = type(a).__name__
+            raise TypeError(f"axis must be an int, a tuple of ints or None, got {found_type} in {axis!r}") from None
         if not -ndim <= k < ndim:
             raise AxisError(k, ndim, "axis")
         found.append(k % ndim)
