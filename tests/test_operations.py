@@ -142,6 +142,28 @@ def test_dominant_class(op: Operation, isa: str, dtype: str) -> None:
 
 @every_operation
 @pytest.mark.parametrize("dtype", WORK)
+def test_many_short_rows(op: Operation, isa: str, dtype: str) -> None:
+    """The bound holds in the rare row, too, in which all roundings go the same way."""
+    for n in (2, 3, 4, 7):
+        for deviation in (0.3, 1, 3, 9, 20, 45, 100):
+            x = np.random.default_rng(n).normal(0, deviation, (40_000 // n, n)).astype(dtype)
+            error = max_error(op, function(op)(x), x)
+            assert error <= op.bound, f"n = {n}, deviation {deviation}: an error of {error:.4g} ULP"
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_sum_of_exponentials_near_1(op: Operation, isa: str, dtype: str) -> None:
+    """Logits near -log n: the sum's logarithm cancels the maximum, and what is left of both is right."""
+    for n in (3, 30, 100, 1000, 10_000, 100_000):
+        rows = max(1, 20_000 // n)
+        x = -math.log(n) + np.random.default_rng(n).normal(0, 1e-3, (rows, n)) + np.linspace(-1, 1, rows)[:, None]
+        x = np.concatenate([x, x - 1]).astype(dtype_of(dtype))
+        assert_accurate(op, function(op)(x), x)
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", WORK)
 def test_long_rows(op: Operation, isa: str, dtype: str) -> None:
     """The error does not grow with n, nor do the probabilities' sum and 1 part."""
     n = (1 << 20) + 13
