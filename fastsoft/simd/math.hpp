@@ -297,14 +297,18 @@ template <class T> INLINE pair<T> reciprocal(const Sums<T>& a, const Shift<T>& s
     return {choose(s.empty, fill(empty), r.hi), choose(s.empty, fill(T(0)), r.lo)};
 }
 
-// e * (r.hi + r.lo), rounded once more than exp
+// e * (r.hi + r.lo), rounded once more than exp; without FMA by halves, whose products are exact.
 template <class T, int U> INLINE vec<T, U> scaled(vec<T, U> e, const pair<T>& r) {
-    return mul_add(e, spread<U>(r.hi), e * spread<U>(r.lo));
+    if (has_fma) return mul_add(e, spread<U>(r.hi), e * spread<U>(r.lo));
+    const T split = constants<T>::split, up = std::ldexp(T(1), (int)constants<T>::headroom);
+    const vec<T> hi = r.hi * fill(up), rs = hi * fill(split), rh = rs - (rs - hi), rl = (hi - rh) + r.lo * fill(up);
+    const vec<T, U> es = e * fill<U>(split), eh = es - (es - e), el = e - eh;
+    return (eh * spread<U>(rh) + (el * spread<U>(rh) + e * spread<U>(rl))) * fill<U>(1 / up);  // subnormal only here
 }
 
-// log(1 + q) of a pair q >= 0: error <= 1.5 ulp, also relative to a small result; NaN stays NaN.
+// log(1 + q) of a pair q >= 0, as a pair: error of hi + lo, rounded, <= 1.5 ulp, also relative to a small result; NaN stays NaN.
 // log(1 + f) = f - (f^2/2 - s (f^2/2 + R)), s = f / (2 + f): the form of FreeBSD's msun, with our R.
-template <class T> INLINE vec<T> log1p(pair<T> q) {
+template <class T> INLINE pair<T> log1p(pair<T> q) {
     typedef constants<T> C;
     const vec<T> one = fill(T(1)), zero = fill(T(0)), half = fill(T(0.5));
     const pair<T> u = two_sum(one, q.hi);
@@ -315,12 +319,12 @@ template <class T> INLINE vec<T> log1p(pair<T> q) {
     const vec<T> f_lo = choose(small, q.lo, (u.lo + q.lo) * scale);
     const vec<T> s = f / (f + fill(T(2))), z = s * s, square = half * f * f;
     const vec<T> tail = square - s * mul_add(z, polynomial(z, C::log_w), square);
-    const vec<T> correction = mul_add(j, fill(C::ln2_lo), f_lo / (one + f));
-    return mul_add(j, fill(C::ln2_hi), f - (tail - correction));
+    const pair<T> p = two_product(j, fill(C::ln2_hi)), t = two_sum(p.hi, f);
+    return {t.hi, (t.lo + p.lo) + (mul_add(j, fill(C::ln2_lo), f_lo / (one + f)) - tail)};
 }
 
 // log sum_j e^(z_j - z_max) = log1p((ties - 1) + Others / e_max): all terms are positive, nothing cancels.
-template <class T> INLINE vec<T> log_of_sum(const Sums<T>& a, const Shift<T>& s) {
+template <class T> INLINE pair<T> log_of_sum(const Sums<T>& a, const Shift<T>& s) {
     const pair<T> others = fast_two_sum(a.hi, a.lo);
     const pair<T> q = quotient(others, {s.e_max, s.e_max_lo});
     const pair<T> t = two_sum(a.ties - fill(T(1)), q.hi);
@@ -334,7 +338,8 @@ template <class T> INLINE Log<T> of_row(const Log<T>& l, int k) {
     return {lane(l.hi, k), lane(l.lo, k), lane(l.dominant, k)};
 }
 template <class T> INLINE Log<T> log_shift(const Sums<T>& a, const Shift<T>& s, T empty) {
-    const vec<T> l = log_of_sum(a, s);
+    const pair<T> log = log_of_sum(a, s);
+    const vec<T> l = log.hi + log.lo;
     const pair<T> p = two_sum(s.top, l);
     return {choose(s.empty, fill(empty), p.hi), drop(s.empty, p.lo + s.top_lo), fill(T(0)) - l};
 }
@@ -349,7 +354,8 @@ template <class T, class How, int U> INLINE vec<T, U> log_value(vec<T, U> x, con
 // max + log of sum; an infinite maximum stays what it is, unless a NaN is about.
 template <class T> INLINE vec<T> log_sum_exp(const Sums<T>& a, const Shift<T>& s, vec<T> max) {
     const mask<T> infinite = equal(max, fill(std::numeric_limits<T>::infinity()));
-    const vec<T> value = choose(infinite, max + s.nan, s.each.max + log_of_sum(a, s));
+    const pair<T> log = log_of_sum(a, s), sum = two_sum(s.each.max, log.hi);  // which may cancel
+    const vec<T> value = choose(infinite, max + s.nan, sum.hi + (sum.lo + log.lo));
     const vec<T> result = choose(s.empty, max, value);
     return one_nan(result, result);
 }
