@@ -150,7 +150,7 @@ def log_softmax(
     --------
     >>> import numpy as np, fastsoft
     >>> fastsoft.log_softmax(np.array([20.0, 0.0, 0.0]))[0]
-    np.float64(-4.122307236354299e-09)
+    np.float64(-4.1223072363804075e-09)
     """
     if axis is LAST and where is None and temperature is ONE and empty is NAN and out is None and num_threads is None:
         y = kernels.log_softmax(x)
