@@ -67,7 +67,7 @@ def extension(name, source, flags=(), macros=()):
     )  # fmt: skip
 
 
-EXTENSIONS = [extension("fastsoft._machine", "fastsoft/_machine.pyx")] + [
+EXTENSIONS = [extension(f"fastsoft.{name}", f"fastsoft/{name}.pyx") for name in ("_machine", "_memory")] + [
     extension(f"fastsoft.isa.{isa}", f"fastsoft/isa/{isa}.pyx", flags, [("FASTSOFT_ISA", isa)])
     for isa, flags in ISAS.items()
 ]

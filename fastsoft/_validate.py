@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.exceptions import AxisError
 
+from . import _memory
+
 Array = np.ndarray[Any, Any]
 PLAIN, SCALED, WIDE = 0, 1, 2  # how x enters exp: simd/math.hpp
 FLOATS = "float16, bfloat16, float32, float64"
+LARGE = 1 << 24  # bytes from which a result has memory of its own, beyond the heap
 
 
 class EmptyRowError(ValueError):
@@ -123,10 +126,16 @@ def no_empty_rows(x: Array, axis: tuple[int, ...], where: Array | None) -> None:
         raise EmptyRowError(len(rows), tuple(map(int, rows[0])))
 
 
+def new(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An array for a result, not yet filled."""
+    large = math.prod(shape) * dtype.itemsize >= LARGE
+    return _memory.empty(shape, dtype) if large else np.empty(shape, dtype)  # type: ignore[no-any-return]
+
+
 def result(out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """`out` if it fits the result, or a new array."""
     if out is None:
-        return np.empty(shape, dtype)
+        return new(shape, dtype)
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise TypeError(f"out must be a numpy.ndarray, got {type(out).__name__}")
     if out.dtype != dtype or not out.dtype.isnative:

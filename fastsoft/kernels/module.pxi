@@ -99,7 +99,7 @@ cdef object quick(Kind kind, object x, int threads):
     typenum = cnp.PyArray_TYPE(a)
     if ndim == 0 or not cnp.PyArray_ISCARRAY_RO(a) or not (typenum == cnp.NPY_FLOAT32 or typenum == cnp.NPY_FLOAT64):
         return None
-    if cnp.PyArray_NBYTES(a) >= (QUICK if threads > 0 else SERIAL) or cnp.PyArray_SIZE(a) == 0:
+    if cnp.PyArray_NBYTES(a) >= (STREAM if threads > 0 else SERIAL) or cnp.PyArray_SIZE(a) == 0:
         return None
     b.op.kind = kind
     b.op.how = PLAIN
@@ -118,7 +118,7 @@ cdef object quick(Kind kind, object x, int threads):
     out = cnp.PyArray_EMPTY(ndim, cnp.PyArray_DIMS(a), typenum, 0)
     b.x = <char*> cnp.PyArray_DATA(a)
     b.out = <char*> cnp.PyArray_DATA(out)
-    b.stream = cnp.PyArray_NBYTES(out) >= STREAM and b.n * REGISTER < STREAM
+    b.stream = False
     execute(&b, 0, b.rows, threads, typenum)
     return out
 

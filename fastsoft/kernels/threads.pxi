@@ -4,7 +4,6 @@ cdef enum:
     SERIAL = 131072  # bytes of classes, in their work type, below which one thread is faster
     GRAIN = 65536  # the least for each thread
     SHARES = 8  # for each thread, so that one that comes late finds less to do
-    QUICK = 268435456  # bytes from which a call is made in pieces, so that Python sees to signals
 
 # A worker whose core is taken by another process comes when the scheduler lets it, milliseconds late, and OpenMP
 # waits for it. A region that took far too long therefore keeps the calls of the next while on one thread.

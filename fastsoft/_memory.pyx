@@ -1,0 +1,107 @@
+"""Memory for large results: in huge pages, and kept for the next result when one is freed.
+
+A new array beyond the heap is mapped page by page as it is written, which takes longer than to compute it. What is
+kept here is marked as free (MADV_FREE): the system takes it back when it needs it, and until then its pages are
+there for the next result.
+"""
+cimport numpy as cnp
+
+import numpy as np
+
+cnp.import_array()
+
+cdef extern from *:
+    """
+    #include <atomic>
+    #include <cstdlib>
+    #include <cstring>
+    #if defined(__linux__)
+      #include <sys/mman.h>
+      static void *fs_map(size_t size) {
+          void *p = mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+          if (p == MAP_FAILED) return 0;
+          madvise(p, size, MADV_HUGEPAGE);
+          return p;
+      }
+      static void fs_unmap(void *p, size_t size) { munmap(p, size); }
+      static void fs_mark_free(void *p, size_t size) { madvise(p, size, MADV_FREE); }
+      static const int fs_pool = 1;
+    #else
+      static void *fs_map(size_t size) { return malloc(size); }
+      static void fs_unmap(void *p, size_t) { free(p); }
+      static void fs_mark_free(void *, size_t) {}
+      static const int fs_pool = 0;
+    #endif
+
+    struct fs_block { size_t size; };  /* at its start; what NumPy sees begins FS_HEAD bytes later */
+    enum { FS_SLOTS = 4, FS_HEAD = 4096, FS_HUGE = 2 << 20 };
+    static const size_t fs_largest = (size_t)256 << 20;  /* a block that is kept */
+    static std::atomic<fs_block *> fs_kept[FS_SLOTS];
+
+    static void fs_drop_kept(void) {
+        for (int k = 0; k < FS_SLOTS; k++)
+            if (fs_block *b = fs_kept[k].exchange(0)) fs_unmap(b, b->size);
+    }
+    static void fs_release(fs_block *b) {
+        if (fs_pool && b->size <= fs_largest) {
+            fs_mark_free((char *)b + FS_HEAD, b->size - FS_HEAD);  /* the head is still read */
+            for (int k = 0; k < FS_SLOTS && b; k++) b = fs_kept[k].exchange(b);  /* the oldest falls out */
+        }
+        if (b) fs_unmap(b, b->size);
+    }
+    static void *fs_malloc(void *, size_t size) {
+        if (size > SIZE_MAX / 2) return 0;
+        const size_t need = (size + FS_HEAD + FS_HUGE - 1) / FS_HUGE * FS_HUGE;
+        for (int k = 0; k < FS_SLOTS; k++) {
+            fs_block *b = fs_kept[k].exchange(0);
+            if (b && b->size >= need && b->size / 2 <= need) return (char *)b + FS_HEAD;
+            if (b && (b = fs_kept[k].exchange(b))) fs_unmap(b, b->size);  /* another thread's has come between */
+        }
+        fs_block *b = (fs_block *)fs_map(need);
+        if (!b) {
+            fs_drop_kept();
+            b = (fs_block *)fs_map(need);
+        }
+        if (!b) return 0;
+        b->size = need;
+        return (char *)b + FS_HEAD;
+    }
+    static void fs_free(void *, void *p, size_t) { if (p) fs_release((fs_block *)((char *)p - FS_HEAD)); }
+    static void *fs_calloc(void *, size_t count, size_t size) {
+        if (size && count > SIZE_MAX / 2 / size) return 0;
+        void *p = fs_malloc(0, count * size);
+        return p ? memset(p, 0, count * size) : 0;
+    }
+    static void *fs_realloc(void *, void *p, size_t size) {  /* numpy.ndarray.resize */
+        void *q = fs_malloc(0, size);
+        if (q && p) {
+            const size_t old = ((fs_block *)((char *)p - FS_HEAD))->size - FS_HEAD;
+            memcpy(q, p, old < size ? old : size);
+            fs_free(0, p, 0);
+        }
+        return q;
+    }
+    static PyDataMem_Handler fs_handler = {"fastsoft", 1, {0, fs_malloc, fs_calloc, fs_realloc, fs_free}};
+    """
+    ctypedef struct PyDataMem_Handler:
+        pass
+    PyDataMem_Handler fs_handler
+    void fs_drop_kept()
+    object PyDataMem_SetHandler(object handler)
+    object PyCapsule_New(void* pointer, const char* name, void* destructor)
+
+_handler = PyCapsule_New(&fs_handler, "mem_handler", NULL)
+
+
+def empty(tuple shape not None, dtype):
+    """numpy.empty for a large array, which owns its memory as any other does"""
+    previous = PyDataMem_SetHandler(_handler)
+    try:
+        return np.empty(shape, dtype)
+    finally:
+        PyDataMem_SetHandler(previous)
+
+
+def release():
+    """Give back the memory that is kept"""
+    fs_drop_kept()
