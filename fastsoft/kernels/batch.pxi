@@ -25,6 +25,10 @@ cdef inline int tiles_together(Py_ssize_t n) noexcept nogil:
     return <int> max(1, min(8, PANEL // (n * REGISTER)))
 
 
+cdef inline int tiles_at_once(Py_ssize_t n) noexcept nogil:
+    return TILES if n <= SHORT else 1
+
+
 cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t itemsize, Py_ssize_t worksize) noexcept nogil:
     """Bytes that each thread needs"""
     if by_tiles(b, itemsize):
@@ -70,17 +74,14 @@ cdef inline void one_group(
             scatter(y[r], 1, results, b.out + offset(b, b.out_stride, i + r), b.out_step, unused)
 
 
-cdef inline void one_tile(
+cdef inline void tile_in(
     const Batch* b, Py_ssize_t i, int count, floating* scratch, element* unused
 ) noexcept nogil:
-    """Rows i .. i + count side by side in the lanes of a tile"""
+    """Rows i .. i + count side by side into the lanes of a tile"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating), j, c
-    cdef Py_ssize_t results = 1 if b.op.kind == LOGSUMEXP else b.n
     cdef Py_ssize_t x[16]
-    cdef Py_ssize_t out[16]
     cdef floating zero = 0
     cdef bint beside = locate(b, b.x_stride, i, count, sizeof(element), x)
-    cdef bint out_beside = locate(b, b.out_stride, i, count, sizeof(element), out)
     if b.x_step == sizeof(element):
         rows_to_tile(b, x, count, scratch, unused)
     elif beside:
@@ -97,11 +98,17 @@ cdef inline void one_tile(
     if b.where != NULL:
         for c in range(count):
             hide(b.where + offset(b, b.where_stride, i + c), b.where_step, b.n, scratch + c, lanes)
-    if not tile(scratch, b.n, count, &b.op):
-        for c in range(count):
-            one_tile(b, i + c, 1, scratch, unused)
-        return
-    if out_beside and (b.out_step != sizeof(element) or results == 1):
+
+
+cdef inline void tile_out(
+    const Batch* b, Py_ssize_t i, int count, const floating* scratch, element* unused
+) noexcept nogil:
+    """The lanes of a tile to rows i .. i + count"""
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), j, c
+    cdef Py_ssize_t results = 1 if b.op.kind == LOGSUMEXP else b.n
+    cdef Py_ssize_t out[16]
+    cdef bint beside = locate(b, b.out_stride, i, count, sizeof(element), out)
+    if beside and (b.out_step != sizeof(element) or results == 1):
         for j in range(results):
             scatter(scratch + j * lanes, 1, count, b.out + out[0] + j * b.out_step, sizeof(element), unused)
     elif b.out_step == sizeof(element) and results > 1:
@@ -111,11 +118,27 @@ cdef inline void one_tile(
             scatter(scratch + c, lanes, results, b.out + out[c], b.out_step, unused)
 
 
+cdef inline void some_tiles(
+    const Batch* b, Py_ssize_t i, int count, floating* scratch, element* unused
+) noexcept nogil:
+    """Rows i .. i + count, in at most TILES tiles"""
+    cdef int c, step, lanes = REGISTER // sizeof(floating)
+    for c from 0 <= c < count by lanes:
+        tile_in(b, i + c, min(lanes, count - c), scratch + c * b.n, unused)
+    if tiles(scratch, b.n, count, &b.op):
+        for c from 0 <= c < count by lanes:
+            tile_out(b, i + c, min(lanes, count - c), scratch + c * b.n, unused)
+        return
+    step = lanes if count > lanes else 1  # tile by tile, then row by row
+    for c from 0 <= c < count by step:
+        some_tiles(b, i + c, min(step, count - c), scratch, unused)
+
+
 cdef inline int full_tiles(
     const Batch* b, Py_ssize_t i, Py_ssize_t stop, floating* scratch, element* unused
 ) noexcept nogil:
-    """Whole tiles from row i on whose rows lie next to each other; how many rows that were, 0 if one_tile is due"""
-    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), t, j, tiles
+    """Whole tiles from row i on whose rows lie next to each other; how many rows that were, 0 if some_tiles is due"""
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), t, j, count
     cdef Py_ssize_t results = 1 if b.op.kind == LOGSUMEXP else b.n
     cdef Py_ssize_t size = sizeof(element)
     cdef floating zero = 0
@@ -124,27 +147,27 @@ cdef inline int full_tiles(
     cdef int last = b.ndim - 1
     if last < 0 or b.x_step == size or b.where != NULL or b.x_stride[last] != size or b.out_stride[last] != size:
         return 0
-    tiles = min(tiles_together(b.n), min(stop - i, b.shape[last] - i % b.shape[last]) // lanes)
+    count = min(tiles_together(b.n), min(stop - i, b.shape[last] - i % b.shape[last]) // lanes)
     x = b.x + offset(b, b.x_stride, i)
     out = b.out + offset(b, b.out_stride, i)
     if not (floating is double and element is not double) and not (floating is float and element is double):
         for j in range(b.n):
-            for t in range(tiles):
+            for t in range(count):
                 prefetch(<const element*> (x + (j + 8) * b.x_step) + t * lanes)
                 store(
                     scratch + (t * b.n + j) * lanes,
                     load(<const element*> (x + j * b.x_step) + t * lanes, lanes, zero), lanes
                 )
-        for t in range(tiles):
-            if not tile(scratch + t * b.n * lanes, b.n, <int> lanes, &b.op):
+        for t in range(count):
+            if not tiles(scratch + t * b.n * lanes, b.n, <int> lanes, &b.op):
                 return 0
         for j in range(results):
-            for t in range(tiles):
+            for t in range(count):
                 store(
                     <element*> (out + j * b.out_step) + t * lanes,
                     load(scratch + (t * b.n + j) * lanes, lanes, zero), lanes
                 )
-    return <int> (tiles * lanes)
+    return <int> (count * lanes)
 
 
 cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, element* unused) noexcept nogil:
@@ -157,13 +180,13 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
             if element is double:
                 count = full_tiles[double, element](b, i, stop, <double*> scratch, unused)
                 if count == 0:
-                    count = <int> min(lanes, stop - i)
-                    one_tile[double, element](b, i, count, <double*> scratch, unused)
+                    count = <int> min(lanes * tiles_at_once(b.n), stop - i)
+                    some_tiles[double, element](b, i, count, <double*> scratch, unused)
             else:
                 count = full_tiles[float, element](b, i, stop, <float*> scratch, unused)
                 if count == 0:
-                    count = <int> min(lanes, stop - i)
-                    one_tile[float, element](b, i, count, <float*> scratch, unused)
+                    count = <int> min(lanes * tiles_at_once(b.n), stop - i)
+                    some_tiles[float, element](b, i, count, <float*> scratch, unused)
             i += count
     else:
         count = rows_in_group(b.n, lanes)

@@ -90,35 +90,27 @@ cdef inline void rows_to_tile(
     const Batch* b, const Py_ssize_t* at, int count, floating* tile, element* unused
 ) noexcept nogil:
     """Rows whose classes are contiguous into the lanes of a tile, a square at a time"""
-    cdef Py_ssize_t j, k, lanes = REGISTER // sizeof(floating)
+    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
     cdef int c
-    cdef floating zero = 0
-    cdef vec[floating] square[16]
+    cdef element[16] zeros  # in unused lanes: something harmless
+    cdef element* rows[16]
     if not (floating is double and element is not double) and not (floating is float and element is double):
+        memset(zeros, 0, sizeof(zeros))
         for j from 0 <= j < b.n by lanes:
-            for c in range(count):
-                square[c] = load(<const element*> (b.x + at[c]) + j, b.n - j, zero)
-            for c in range(count, lanes):
-                square[c] = fill(zero)
-            transpose(&square[0])
-            for k in range(min(lanes, b.n - j)):
-                store(tile + (j + k) * lanes, square[k], lanes)
+            for c in range(lanes):
+                rows[c] = <element*> (b.x + at[c]) + j if c < count else zeros
+            rows_to_square(&rows[0], b.n - j, tile + j * lanes)
 
 
 cdef inline void tile_to_rows(
     const Batch* b, const Py_ssize_t* at, int count, const floating* tile, element* unused
 ) noexcept nogil:
     """The way back of rows_to_tile"""
-    cdef Py_ssize_t j, k, lanes = REGISTER // sizeof(floating)
+    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
     cdef int c
-    cdef floating zero = 0
-    cdef vec[floating] square[16]
+    cdef element* rows[16]
     if not (floating is double and element is not double) and not (floating is float and element is double):
         for j from 0 <= j < b.n by lanes:
-            for k in range(min(lanes, b.n - j)):
-                square[k] = load(tile + (j + k) * lanes, lanes, zero)
-            for k in range(b.n - j, lanes):
-                square[k] = fill(zero)
-            transpose(&square[0])
             for c in range(count):
-                store(<element*> (b.out + at[c]) + j, square[c], b.n - j)
+                rows[c] = <element*> (b.out + at[c]) + j
+            square_to_rows(tile + j * lanes, b.n - j, &rows[0], count)

@@ -42,6 +42,8 @@ cdef inline void block_sum(
         v = load_bunch(x + i, n - i, low)
         w = shifted_exp(v, s, how)
         if Which is All:
+            prefetch_bunch_ahead(x + i + GROUP)
+            prefetch_bunch_ahead(e + i + GROUP)
             store(e + i, w, n - i)
         elif e != NULL:
             prefetch_bunch_to_write(e + i)

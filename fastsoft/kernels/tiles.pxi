@@ -61,45 +61,64 @@ cdef inline void tile_sum(
     total[0] = part[0]
 
 
-cdef inline void apply_tile(
-    floating* x, Py_ssize_t n, vec[floating] top, const Operation* op, How how
+cdef inline void apply_tiles(
+    floating* x, Py_ssize_t n, int count, const vec[floating]* top, const Operation* op, How how
 ) noexcept nogil:
-    """A tile in place (logsumexp: into its class 0)"""
+    """Tiles in place (logsumexp: into their class 0), step by step: what each waits for, the others fill"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
-    cdef Shift[floating] s
-    cdef Sums[floating] sums
+    cdef Shift[floating] s[TILES]
+    cdef Sums[floating] sums[TILES]
+    cdef pair[floating] factor[TILES]
+    cdef Log[floating] log[TILES]
     cdef All all_terms
     cdef Others others
     cdef floating low = -INFINITY, zero = 0
-    cdef vec[floating] nan = fill(zero)
-    cdef Log[floating] log
-    if any(equal(top, fill(low))) or any(equal(top, fill(-low))):
-        nan = tile_nan(x, n)
-    set_shift(s, top, nan, op.factor, how)
+    cdef vec[floating] nan
+    cdef int t
+    for t in range(count):
+        nan = fill(zero)
+        if any(equal(top[t], fill(low))) or any(equal(top[t], fill(-low))):
+            nan = tile_nan(x + t * n * lanes, n)
+        set_shift(s[t], top[t], nan, op.factor, how)
     if op.kind == SOFTMAX:
-        tile_sum(x, True, n, &s.each, how, all_terms, &sums)
-        block_scale(x, n * lanes, reciprocal(sums, s, <floating> op.empty))
-    elif op.kind == LOG_SOFTMAX:
-        tile_sum(x, False, n, &s.each, how, others, &sums)
-        block_log(x, x, n * lanes, &s.each, log_shift(sums, s, <floating> op.empty), how)
-    else:
-        tile_sum(x, False, n, &s.each, how, others, &sums)
-        store(x, log_sum_exp(sums, s, top), lanes)
+        for t in range(count):
+            tile_sum(x + t * n * lanes, True, n, &s[t].each, how, all_terms, &sums[t])
+        for t in range(count):
+            factor[t] = reciprocal(sums[t], s[t], <floating> op.empty)
+        for t in range(count):
+            block_scale(x + t * n * lanes, n * lanes, factor[t])
+        return
+    for t in range(count):
+        tile_sum(x + t * n * lanes, False, n, &s[t].each, how, others, &sums[t])
+    for t in range(count):
+        if op.kind == LOG_SOFTMAX:
+            log[t] = log_shift(sums[t], s[t], <floating> op.empty)
+        else:
+            store(x + t * n * lanes, log_sum_exp(sums[t], s[t], top[t]), lanes)
+    if op.kind == LOG_SOFTMAX:
+        for t in range(count):
+            block_log(x + t * n * lanes, x + t * n * lanes, n * lanes, &s[t].each, log[t], how)
 
 
-cdef inline bint tile(floating* x, Py_ssize_t n, int count, const Operation* op) noexcept nogil:
-    """A tile of `count` rows in place; false, and nothing done, where they do not all ask for the same way"""
+cdef inline bint tiles(floating* x, Py_ssize_t n, int rows, const Operation* op) noexcept nogil:
+    """`rows` rows, in at most TILES tiles, in place; false, and nothing done, where they do not all ask for the
+    same way"""
     cdef Plain plain
     cdef Scaled scaled
     cdef Wide wide
-    cdef vec[floating] top = tile_max(x, n)
-    cdef int beyond = lanes_of(beyond_reach(top, <floating> op.factor.hi))
-    if op.how == WIDE or beyond == count:
-        apply_tile(x, n, top, op, wide)
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
+    cdef vec[floating] top[TILES]
+    cdef int t, beyond = 0, count = <int> ((rows + lanes - 1) // lanes)
+    for t in range(count):
+        top[t] = tile_max(x + t * n * lanes, n)
+    for t in range(count):
+        beyond += lanes_of(beyond_reach(top[t], <floating> op.factor.hi))
+    if op.how == WIDE or beyond == rows:
+        apply_tiles(x, n, count, top, op, wide)
     elif beyond > 0:
         return False
     elif op.how == SCALED:
-        apply_tile(x, n, top, op, scaled)
+        apply_tiles(x, n, count, top, op, scaled)
     else:
-        apply_tile(x, n, top, op, plain)
+        apply_tiles(x, n, count, top, op, plain)
     return True

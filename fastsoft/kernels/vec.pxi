@@ -4,6 +4,7 @@ from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 from libcpp.atomic cimport atomic
 
 cdef extern from "math.hpp" namespace "fastsoft" nogil:
@@ -75,6 +76,8 @@ cdef extern from "math.hpp" namespace "fastsoft" nogil:
     void prefetch(const bfloat*)
     void prefetch(const float*)
     void prefetch(const double*)
+    void prefetch_bunch_ahead(const float*)
+    void prefetch_bunch_ahead(const double*)
     void prefetch_bunch_to_write(float*)
     void prefetch_bunch_to_write(double*)
 
@@ -85,7 +88,8 @@ cdef extern from "math.hpp" namespace "fastsoft" nogil:
     mask[T] equal[T](vec[T], vec[T])
     bint any[T](mask[T])
     int lanes_of[T](mask[T])
-    void transpose[T](vec[T]*)
+    void rows_to_square[T, S](S** rows, ptrdiff_t left, T* tile)
+    void square_to_rows[T, S](const T* tile, ptrdiff_t left, S** rows, int count)
     Shared[T] of_row[T](const Shared[T]&, int k)
     pair[T] of_row[T](const pair[T]&, int k)
     Log[T] of_row[T](const Log[T]&, int k)

@@ -11,6 +11,7 @@ typedef __m256 mf;
 typedef __m256d md;
 const bool has_fma = true;
 const int together = 1;
+const bool masks16 = false;
 
 inline rf splat(float a) { return _mm256_set1_ps(a); }
 inline rd splat(double a) { return _mm256_set1_pd(a); }

@@ -11,35 +11,45 @@ typedef __mmask16 mf;
 typedef __mmask8 md;
 const bool has_fma = true;
 const int together = 2;
+const bool masks16 = true;  // parts of registers of the types of 16 bits
 
 inline rf splat(float a) { return _mm512_set1_ps(a); }
 inline rd splat(double a) { return _mm512_set1_pd(a); }
 
 inline rf load(const float* p) { return _mm512_loadu_ps(p); }
 inline rd load(const double* p) { return _mm512_loadu_pd(p); }
-inline rf load(const half* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
-inline rf load(const bfloat* p) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
-}
+inline rf widen(const half*, __m256i a) { return _mm512_cvtph_ps(a); }
+inline rf widen(const bfloat*, __m256i a) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(a), 16)); }
+inline rf load(const half* p) { return widen(p, _mm256_loadu_si256((const __m256i*)p)); }
+inline rf load(const bfloat* p) { return widen(p, _mm256_loadu_si256((const __m256i*)p)); }
 inline void store(float* p, rf a) { _mm512_storeu_ps(p, a); }
 inline void store(double* p, rd a) { _mm512_storeu_pd(p, a); }
 inline void stream(float* p, rf a) { _mm512_stream_ps(p, a); }
 inline void stream(double* p, rd a) { _mm512_stream_pd(p, a); }
 inline void fence() { _mm_sfence(); }
-inline void store(half* p, rf a) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT)); }
-inline void store(bfloat* p, rf a) {  // to nearest even by integers: vcvtneps2bf16 would drop subnormals
+inline __m256i narrow(const half*, rf a) { return _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT); }
+inline __m256i narrow(const bfloat*, rf a) {  // to nearest even by integers: vcvtneps2bf16 would drop subnormals
     const __m512i u = _mm512_castps_si512(a);
     __m512i r = _mm512_add_epi32(u, _mm512_add_epi32(_mm512_set1_epi32(0x7fff),
                                                      _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1))));
     r = _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), u, _mm512_set1_epi32(0x400000));
-    _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16)));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16));
 }
+inline void store(half* p, rf a) { _mm256_storeu_si256((__m256i*)p, narrow(p, a)); }
+inline void store(bfloat* p, rf a) { _mm256_storeu_si256((__m256i*)p, narrow(p, a)); }
 
 inline __mmask16 first(ptrdiff_t count) { return (__mmask16)((1u << count) - 1); }
 inline rf load_part(const float* p, ptrdiff_t count, rf rest) { return _mm512_mask_loadu_ps(rest, first(count), p); }
 inline rd load_part(const double* p, ptrdiff_t count, rd rest) { return _mm512_mask_loadu_pd(rest, (md)first(count), p); }
 inline void store_part(float* p, rf a, ptrdiff_t count) { _mm512_mask_storeu_ps(p, first(count), a); }
 inline void store_part(double* p, rd a, ptrdiff_t count) { _mm512_mask_storeu_pd(p, (md)first(count), a); }
+
+template <class S> inline rf load_part(const S* p, ptrdiff_t count, rf rest) {
+    return _mm512_mask_mov_ps(rest, first(count), widen(p, _mm256_maskz_loadu_epi16(first(count), p)));
+}
+template <class S> inline void store_part(S* p, rf a, ptrdiff_t count) {
+    _mm256_mask_storeu_epi16(p, first(count), narrow(p, a));
+}
 
 inline rf add(rf a, rf b) { return _mm512_add_ps(a, b); }
 inline rd add(rd a, rd b) { return _mm512_add_pd(a, b); }

@@ -7,6 +7,7 @@ namespace fastsoft { namespace {
 
 const bool has_fma = true;
 const int together = 1;
+const bool masks16 = false;
 
 inline rf mul_add(rf a, rf b, rf c) { return vfmaq_f32(c, a, b); }
 inline rd mul_add(rd a, rd b, rd c) { return vfmaq_f64(c, a, b); }

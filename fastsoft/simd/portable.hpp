@@ -9,6 +9,7 @@ namespace fastsoft { namespace {
 
 const bool has_fma = false;
 const int together = 1;
+const bool masks16 = false;
 
 inline rf mul_add(rf a, rf b, rf c) { return a * b + c; }
 inline rd mul_add(rd a, rd b, rd c) { return a * b + c; }

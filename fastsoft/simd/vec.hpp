@@ -165,9 +165,15 @@ template <class S> INLINE vec<float> load16(const S* p, ptrdiff_t left, float re
         EACH v.r[i] = load(p + i * vec<T>::width);
         return v;
     }
-    float some[vec<T>::lanes];
-    for (int i = 0; i < vec<T>::lanes; i++) some[i] = i < left ? to_work(p[i]) : rest;
-    return load(some, (ptrdiff_t)vec<T>::lanes, rest);
+    if constexpr (masks16) {
+        v.r[0] = load_part(p, left, splat(rest));
+    } else {
+        S some[vec<T>::lanes], filler;
+        from_work(rest, &filler);
+        for (int i = 0; i < vec<T>::lanes; i++) some[i] = i < left ? p[i] : filler;
+        EACH v.r[i] = load(some + i * vec<T>::width);
+    }
+    return v;
 }
 INLINE vec<float> load(const half* p, ptrdiff_t left, float rest) { return load16(p, left, rest); }
 INLINE vec<float> load(const bfloat* p, ptrdiff_t left, float rest) { return load16(p, left, rest); }
@@ -178,17 +184,58 @@ template <class S> INLINE void store16(S* p, vec<float> v, ptrdiff_t left) {
         EACH store(p + i * vec<T>::width, v.r[i]);
         return;
     }
-    float some[vec<T>::lanes];
-    store(some, v, (ptrdiff_t)vec<T>::lanes);
-    for (ptrdiff_t i = 0; i < left; i++) from_work(some[i], p + i);
+    if constexpr (masks16) {
+        store_part(p, v.r[0], left);
+    } else {
+        S some[vec<T>::lanes];
+        EACH store(some + i * vec<T>::width, v.r[i]);
+        for (ptrdiff_t i = 0; i < left; i++) p[i] = some[i];
+    }
 }
 INLINE void store(half* p, vec<float> v, ptrdiff_t left) { store16(p, v, left); }
 INLINE void store(bfloat* p, vec<float> v, ptrdiff_t left) { store16(p, v, left); }
 
 // Ask for the line at p, which need not exist, as it will soon be read; for those of a bunch, to be written.
 template <class S> INLINE void prefetch(const S* p) { __builtin_prefetch((const void*)p, 0, 3); }
+template <class S> INLINE void prefetch_bunch_ahead(const S* p) {
+    for (int i = 0; i < together; i++) __builtin_prefetch((const char*)p + 64 * i, 0, 2);
+}
 template <class S> INLINE void prefetch_bunch_to_write(S* p) {
     for (int i = 0; i < together; i++) __builtin_prefetch((char*)p + 64 * i, 1, 3);
+}
+
+// Rows side by side: class k of rows[i] into lane i of the vec at tile + k * lanes, for the first `left` classes, at
+// most all lanes; and back, of the first `count` rows. The squares stay in registers, hence the loops unrolled.
+template <class T, class S> INLINE void rows_to_square(const S* const* rows, ptrdiff_t left, T* tile) {
+    const int lanes = vec<T>::lanes;
+    vec<T> a[lanes];
+    if (left >= lanes) {
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; i++) a[i] = load(rows[i], (ptrdiff_t)lanes, T(0));
+    } else {
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; i++) a[i] = load(rows[i], left, T(0));
+    }
+    transpose(a);
+#pragma GCC unroll 16
+    for (int k = 0; k < lanes; k++)
+        if (k < left) store(tile + k * lanes, a[k], (ptrdiff_t)lanes);
+}
+template <class T, class S> INLINE void square_to_rows(const T* tile, ptrdiff_t left, S* const* rows, int count) {
+    const int lanes = vec<T>::lanes;
+    vec<T> a[lanes];
+#pragma GCC unroll 16
+    for (int k = 0; k < lanes; k++) a[k] = k < left ? load(tile + k * lanes, (ptrdiff_t)lanes, T(0)) : fill(T(0));
+    transpose(a);
+    if (left >= lanes) {
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; i++)
+            if (i < count) store(rows[i], a[i], (ptrdiff_t)lanes);
+    } else {
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; i++)
+            if (i < count) store(rows[i], a[i], left);
+    }
 }
 
 // How many lanes are set.
