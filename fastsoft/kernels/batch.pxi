@@ -4,6 +4,7 @@ cdef enum:
     GROUP = 4096  # classes in a group of rows
     STREAM = 16777216  # bytes of result from which it is written past the caches
     PANEL = 262144  # bytes of the tiles that are read side by side
+    PANEL_TILES = 8  # and how many they may be
     SHORT = 32  # classes up to which rows go side by side, in a tile
 
 
@@ -22,11 +23,19 @@ cdef inline int rows_in_group(Py_ssize_t n, Py_ssize_t lanes) noexcept nogil:
 
 cdef inline int tiles_together(Py_ssize_t n) noexcept nogil:
     """Tiles that are read, and written, side by side: long runs of memory, but no more than the caches hold"""
-    return <int> max(1, min(8, PANEL // (n * REGISTER)))
+    return <int> max(1, min(PANEL_TILES, PANEL // (n * REGISTER)))
 
 
 cdef inline int tiles_at_once(Py_ssize_t n) noexcept nogil:
     return TILES if n <= SHORT else 1
+
+
+cdef inline Py_ssize_t rows_at_once(const Batch* b, element* unused) noexcept nogil:
+    """Rows that are computed together"""
+    cdef Py_ssize_t lanes = REGISTER // (sizeof(double) if element is double else sizeof(float))
+    if not by_tiles(b, sizeof(element)):
+        return rows_in_group(b.n, lanes)
+    return lanes * (tiles_together(b.n) if b.x_step != sizeof(element) else tiles_at_once(b.n))
 
 
 cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t itemsize, Py_ssize_t worksize) noexcept nogil:
@@ -134,39 +143,54 @@ cdef inline void some_tiles(
         some_tiles(b, i + c, min(step, count - c), scratch, unused)
 
 
-cdef inline int full_tiles(
+cdef inline int panel(
     const Batch* b, Py_ssize_t i, Py_ssize_t stop, floating* scratch, element* unused
 ) noexcept nogil:
-    """Whole tiles from row i on whose rows lie next to each other; how many rows that were, 0 if some_tiles is due"""
-    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), t, j, count
+    """Whole tiles from row i on whose rows lie next to each other, read and written side by side, class by class;
+    how many rows that were, 0 if some_tiles is due"""
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), t, j, count, row
     cdef Py_ssize_t results = 1 if b.op.kind == LOGSUMEXP else b.n
     cdef Py_ssize_t size = sizeof(element)
-    cdef floating zero = 0
-    cdef char* x
-    cdef char* out
+    cdef floating zero = 0, low = -INFINITY
+    cdef const element* x
+    cdef element* out
+    cdef vec[floating] v
+    cdef vec[floating] top[PANEL_TILES]
+    cdef pair[floating] factor[PANEL_TILES]
     cdef int last = b.ndim - 1
+    cdef bint beyond = False, scale_last = b.op.kind == SOFTMAX
     if last < 0 or b.x_step == size or b.where != NULL or b.x_stride[last] != size or b.out_stride[last] != size:
         return 0
     count = min(tiles_together(b.n), min(stop - i, b.shape[last] - i % b.shape[last]) // lanes)
-    x = b.x + offset(b, b.x_stride, i)
-    out = b.out + offset(b, b.out_stride, i)
     if not (floating is double and element is not double) and not (floating is float and element is double):
+        for t in range(count):
+            top[t] = fill(low)
+        x = <const element*> (b.x + offset(b, b.x_stride, i))
         for j in range(b.n):
             for t in range(count):
-                prefetch(<const element*> (x + (j + 8) * b.x_step) + t * lanes)
-                store(
-                    scratch + (t * b.n + j) * lanes,
-                    load(<const element*> (x + j * b.x_step) + t * lanes, lanes, zero), lanes
-                )
+                prefetch(<const element*> (<const char*> x + 8 * b.x_step) + t * lanes)
+                v = load(x + t * lanes, lanes, zero)
+                top[t] = larger(v, top[t])
+                store(scratch + (t * b.n + j) * lanes, v, lanes)
+            x = <const element*> (<const char*> x + b.x_step)
         for t in range(count):
-            if not tiles(scratch + t * b.n * lanes, b.n, <int> lanes, &b.op):
-                return 0
+            beyond |= any(beyond_reach(top[t], <floating> b.op.factor.hi))
+        if b.op.how == WIDE or beyond:
+            return 0
+        for t from 0 <= t < count by TILES:
+            row = t * b.n * lanes
+            near_tiles(scratch + row, b.n, <int> min(TILES, count - t), &top[t], &factor[t], &b.op)
+        for t in range(count):
+            if scale_last and has_nan(factor[t].hi):
+                block_scale(scratch + t * b.n * lanes, b.n * lanes, factor[t])
+                factor[t].hi = fill(<floating> 1)
+                factor[t].lo = fill(zero)
+        out = <element*> (b.out + offset(b, b.out_stride, i))
         for j in range(results):
             for t in range(count):
-                store(
-                    <element*> (out + j * b.out_step) + t * lanes,
-                    load(scratch + (t * b.n + j) * lanes, lanes, zero), lanes
-                )
+                v = load(scratch + (t * b.n + j) * lanes, lanes, zero)
+                store(out + t * lanes, scaled(v, factor[t]) if scale_last else v, lanes)
+            out = <element*> (<char*> out + b.out_step)
     return <int> (count * lanes)
 
 
@@ -178,12 +202,12 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
     if by_tiles(b, sizeof(element)):
         while i < stop:
             if element is double:
-                count = full_tiles[double, element](b, i, stop, <double*> scratch, unused)
+                count = panel[double, element](b, i, stop, <double*> scratch, unused)
                 if count == 0:
                     count = <int> min(lanes * tiles_at_once(b.n), stop - i)
                     some_tiles[double, element](b, i, count, <double*> scratch, unused)
             else:
-                count = full_tiles[float, element](b, i, stop, <float*> scratch, unused)
+                count = panel[float, element](b, i, stop, <float*> scratch, unused)
                 if count == 0:
                     count = <int> min(lanes * tiles_at_once(b.n), stop - i)
                     some_tiles[float, element](b, i, count, <float*> scratch, unused)

@@ -27,10 +27,17 @@ cdef inline void note_time(int64_t start, Py_ssize_t work) noexcept nogil:
 cdef void run_shared(
     const Batch* b, Py_ssize_t start, Py_ssize_t stop, int threads, char* scratch, Py_ssize_t size, element* unused
 ) noexcept nogil:
-    """Rows start .. stop in equal shares, taken by the threads as they come"""
-    cdef Py_ssize_t k, rows = stop - start, shares = min(rows, SHARES * threads)
+    """Rows start .. stop in equal shares, taken by the threads as they come; where it can be, of whole groups"""
+    cdef Py_ssize_t k, rows = stop - start, step = rows_at_once(b, unused), parts, shares
+    if rows < step * threads:
+        step = 1
+    parts = (rows + step - 1) // step
+    shares = min(parts, SHARES * threads)
     for k in prange(shares, schedule="dynamic", chunksize=1, num_threads=threads):
-        run(b, start + rows * k // shares, start + rows * (k + 1) // shares, scratch + threadid() * size, unused)
+        run(
+            b, start + parts * k // shares * step, min(start + parts * (k + 1) // shares * step, stop),
+            scratch + threadid() * size, unused
+        )
 
 
 cdef void run_split(

@@ -62,13 +62,13 @@ cdef inline void tile_sum(
 
 
 cdef inline void apply_tiles(
-    floating* x, Py_ssize_t n, int count, const vec[floating]* top, const Operation* op, How how
+    floating* x, Py_ssize_t n, int count, const vec[floating]* top, pair[floating]* factor, const Operation* op, How how
 ) noexcept nogil:
-    """Tiles in place (logsumexp: into their class 0), step by step: what each waits for, the others fill"""
+    """Tiles in place (logsumexp: into their class 0; softmax: still to be multiplied by the factors), step by step:
+    what each waits for, the others fill"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
     cdef Shift[floating] s[TILES]
     cdef Sums[floating] sums[TILES]
-    cdef pair[floating] factor[TILES]
     cdef Log[floating] log[TILES]
     cdef All all_terms
     cdef Others others
@@ -85,8 +85,6 @@ cdef inline void apply_tiles(
             tile_sum(x + t * n * lanes, True, n, &s[t].each, how, all_terms, &sums[t])
         for t in range(count):
             factor[t] = reciprocal(sums[t], s[t], <floating> op.empty)
-        for t in range(count):
-            block_scale(x + t * n * lanes, n * lanes, factor[t])
         return
     for t in range(count):
         tile_sum(x + t * n * lanes, False, n, &s[t].each, how, others, &sums[t])
@@ -100,25 +98,37 @@ cdef inline void apply_tiles(
             block_log(x + t * n * lanes, x + t * n * lanes, n * lanes, &s[t].each, log[t], how)
 
 
+cdef inline void near_tiles(
+    floating* x, Py_ssize_t n, int count, const vec[floating]* top, pair[floating]* factor, const Operation* op
+) noexcept nogil:
+    """apply_tiles where all rows are within reach"""
+    cdef Plain plain
+    cdef Scaled scaled
+    if op.how == SCALED:
+        apply_tiles(x, n, count, top, factor, op, scaled)
+    else:
+        apply_tiles(x, n, count, top, factor, op, plain)
+
+
 cdef inline bint tiles(floating* x, Py_ssize_t n, int rows, const Operation* op) noexcept nogil:
     """`rows` rows, in at most TILES tiles, in place; false, and nothing done, where they do not all ask for the
     same way"""
-    cdef Plain plain
-    cdef Scaled scaled
     cdef Wide wide
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
     cdef vec[floating] top[TILES]
+    cdef pair[floating] factor[TILES]
     cdef int t, beyond = 0, count = <int> ((rows + lanes - 1) // lanes)
     for t in range(count):
         top[t] = tile_max(x + t * n * lanes, n)
     for t in range(count):
         beyond += lanes_of(beyond_reach(top[t], <floating> op.factor.hi))
     if op.how == WIDE or beyond == rows:
-        apply_tiles(x, n, count, top, op, wide)
+        apply_tiles(x, n, count, top, factor, op, wide)
     elif beyond > 0:
         return False
-    elif op.how == SCALED:
-        apply_tiles(x, n, count, top, op, scaled)
     else:
-        apply_tiles(x, n, count, top, op, plain)
+        near_tiles(x, n, count, top, factor, op)
+    if op.kind == SOFTMAX:
+        for t in range(count):
+            block_scale(x + t * n * lanes, n * lanes, factor[t])
     return True

@@ -113,6 +113,7 @@ cdef extern from "math.hpp" namespace "fastsoft" nogil:
     void merge[T](BunchSums[T]&, const BunchSums[T]&)
     void fold[T](Sums[T]*, int count)
     bunch[T] scaled[T](bunch[T] e, const pair[T]& r)
+    vec[T] scaled[T](vec[T] e, const pair[T]& r)
     pair[T] reciprocal[T](const Sums[T]&, const Shift[T]&, T empty)
     Log[T] log_shift[T](const Sums[T]&, const Shift[T]&, T empty)
     bunch[T] log_value[T, How](bunch[T] x, const Log[T]&, const Shared[T]&, How)
