@@ -2,19 +2,45 @@
 
 from ._config import show_config
 from ._threads import get_num_threads, num_threads, set_num_threads
-from ._validate import EmptyRowError
+from ._validate import EmptyRowError, SingularGradientError
 from .api import log_softmax, logsumexp, softmax
+from .derivatives import (
+    SoftmaxJacobian,
+    log_softmax_vjp,
+    log_softmax_vjp_from_output,
+    softmax_jacobian,
+    softmax_jacobian_diagonal,
+    softmax_jvp,
+    softmax_vjp,
+    softmax_vjp_from_output,
+    softmax_vjp_zeros,
+)
+from .losses import cross_entropy, cross_entropy_grad, softmax_cross_entropy, softmax_cross_entropy_with_grad
 
 __all__ = [
     "EmptyRowError",
+    "SingularGradientError",
+    "SoftmaxJacobian",
     "__version__",
+    "cross_entropy",
+    "cross_entropy_grad",
     "get_num_threads",
     "log_softmax",
+    "log_softmax_vjp",
+    "log_softmax_vjp_from_output",
     "logsumexp",
     "num_threads",
     "set_num_threads",
     "show_config",
     "softmax",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_with_grad",
+    "softmax_jacobian",
+    "softmax_jacobian_diagonal",
+    "softmax_jvp",
+    "softmax_vjp",
+    "softmax_vjp_from_output",
+    "softmax_vjp_zeros",
 ]
 
 

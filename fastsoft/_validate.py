@@ -19,6 +19,24 @@ FLOATS = "float16, bfloat16, float32, float64"
 LARGE = 1 << 24  # bytes from which a result has memory of its own, beyond the heap
 
 
+class SingularGradientError(ValueError):
+    """With ``singular="raise"``: a gradient -t/z has poles, z being 0 where t is not.
+
+    Attributes
+    ----------
+    count : int
+        How many there are.
+    first : tuple of int
+        The index of the first.
+    """
+
+    def __init__(self, count: int, first: tuple[int, ...]) -> None:
+        super().__init__(f"z: {count} entries are 0 where t is not, the first at index {first}: the gradient -t/z has "
+                         'poles there; singular="inf", "nan" or "zero" allows them')  # fmt: skip
+        self.count = count
+        self.first = first
+
+
 class EmptyRowError(ValueError):
     """With ``empty="raise"``: a row holds nothing, being all -inf or all masked.
 
@@ -49,6 +67,90 @@ def array(x: object, name: str = "x") -> Array:
     if not (a.dtype.isnative and a.flags.aligned):
         return a.astype(a.dtype.newbyteorder("="))
     return a
+
+
+def two_arrays(x: object, v: object, names: tuple[str, str] = ("x", "v")) -> tuple[Array, Array]:
+    """Two arrays of one dtype, broadcast against each other."""
+    a, b = array(x, names[0]), array(v, names[1])
+    if a.dtype != b.dtype:
+        try:
+            both = np.result_type(a, b)
+        except TypeError as error:
+            raise TypeError(f"{names[0]} of dtype {a.dtype} and {names[1]} of {b.dtype} have no common dtype") from error
+        a, b = a.astype(both, copy=False), b.astype(both, copy=False)
+    if a.shape != b.shape:
+        try:
+            shape = np.broadcast_shapes(a.shape, b.shape)
+        except ValueError:
+            raise ValueError(
+                f"{names[1]} must broadcast against {names[0]}, got shapes {b.shape} and {a.shape}"
+            ) from None
+        a, b = np.broadcast_to(a, shape), np.broadcast_to(b, shape)
+    return a, b
+
+
+def axis(axis: object, ndim: int) -> int:
+    """`axis`, an int, as a number from 0 to ndim - 1; a 0-d array counts as one class."""
+    if axis is None or isinstance(axis, tuple):
+        raise TypeError(f"axis must be an int, got {axis!r}")
+    return axes(axis, max(ndim, 1))[0]
+
+
+def choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
+    """`value`, which must be one of a few words."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value
+
+
+def number(name: str, value: object, low: float, high: float) -> float:
+    """`value` as a float from low to high."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if not isinstance(value, (Real, np.number)) or isinstance(value, (bool, np.complexfloating)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    x = float(value)
+    if not low <= x <= high or math.isinf(x):
+        raise ValueError(f"{name} must be from {low:g} to {high:g} and finite, got {value!r}")
+    return x
+
+
+def are_labels(t: object, shape: tuple[int, ...]) -> bool:
+    """Whether `t` is an array of integers with an entry for each row, of the given batch shape."""
+    t = np.asarray(t)
+    return t.dtype.kind in "iu" and t.shape == shape
+
+
+def labels(t: object, n: int, ignore_index: object = None, name: str = "t") -> Array:
+    """Labels as contiguous int64, -1 where they are to be ignored."""
+    if isinstance(t, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; pass {name}.filled(ignore_index)")
+    a = np.asarray(t)
+    ignored = None
+    if ignore_index is not None:
+        try:
+            ignored = a == operator.index(ignore_index)  # type: ignore[arg-type]
+        except TypeError:
+            raise TypeError(f"ignore_index must be an int or None, got {ignore_index!r}") from None
+        a = np.where(ignored, 0, a)
+    if a.size and not (a.min() >= 0 and a.max() < n):
+        where = tuple(map(int, np.argwhere((a < 0) | (a >= n))[0]))
+        also = "" if ignore_index is None else f", or ignore_index = {ignore_index}"
+        raise ValueError(f"{name} must hold labels from 0 to {n - 1}{also}, got {a[where]} at index {where}")
+    found = a.astype(np.int64)
+    if ignored is not None:
+        found = np.where(ignored, -1, found)
+    return np.ascontiguousarray(found)
+
+
+def class_weights(weight: object, n: int) -> Array | None:
+    """One weight a class, as float64."""
+    if weight is None:
+        return None
+    w = array(weight, "weight")
+    if w.shape != (n,):
+        raise ValueError(f"weight must hold one number for each of the {n} classes, got shape {w.shape}")
+    return np.ascontiguousarray(w, np.float64)
 
 
 def axes(axis: object, ndim: int) -> tuple[int, ...]:

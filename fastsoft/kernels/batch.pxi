@@ -11,6 +11,8 @@ cdef enum:
 cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
     """Short rows, and rows that lie next to their neighbours, class by class"""
     cdef Py_ssize_t last = b.x_stride[b.ndim - 1] if b.ndim > 0 else 0
+    if b.op.kind >= VJP:
+        return False
     if b.n <= SHORT:
         return True
     return last == itemsize and b.x_step != itemsize and b.shape[b.ndim - 1] >= 4
@@ -38,47 +40,85 @@ cdef inline Py_ssize_t rows_at_once(const Batch* b, element* unused) noexcept no
     return lanes * (tiles_together(b.n) if b.x_step != sizeof(element) else tiles_at_once(b.n))
 
 
+cdef inline Py_ssize_t results_of(const Batch* b) noexcept nogil:
+    """How many numbers a row gives in out"""
+    if b.out == NULL:
+        return 0
+    return 1 if b.op.kind == LOGSUMEXP else 2 * b.n if b.op.kind == JACOBIAN else b.n
+
+
+cdef inline bint makes_targets(const Batch* b) noexcept nogil:
+    """Whether the targets are not simply those given"""
+    return b.op.kind == TARGETS and (b.v == NULL or b.op.class_weights != NULL or b.op.on != 1 or b.op.off != 0)
+
+
 cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t itemsize, Py_ssize_t worksize) noexcept nogil:
     """Bytes that each thread needs"""
+    cdef bint second = b.op.kind == TARGETS or b.v != NULL
     if by_tiles(b, itemsize):
         return b.n * REGISTER * tiles_together(b.n)
-    if b.x_step == itemsize and b.out_step == itemsize and worksize == itemsize and b.where == NULL and not b.stream:
-        return REGISTER
-    return b.n * worksize * rows_in_group(b.n, REGISTER // worksize) + REGISTER
+    if b.x_step == itemsize and (b.out == NULL or b.out_step == itemsize) and worksize == itemsize:
+        if b.where == NULL and not b.stream and (not second or (b.v_step == itemsize and not makes_targets(b))):
+            return REGISTER
+    return b.n * worksize * rows_in_group(b.n, REGISTER // worksize) * (2 if second else 1) + REGISTER
+
+
+cdef inline void make_target(const Batch* b, Py_ssize_t i, floating* t, element* unused) noexcept nogil:
+    """The targets of row i: smoothed, and times their classes' weights; from labels, or those given"""
+    cdef Py_ssize_t j, label
+    cdef floating on = <floating> b.op.on, off = <floating> b.op.off
+    if b.v != NULL:
+        gather(b.v + offset(b, b.v_stride, i), b.v_step, b.n, t, 1, unused)
+        for j in range(b.n):
+            t[j] = t[j] * on + off
+    else:
+        label = b.op.labels[i]
+        for j in range(b.n):
+            t[j] = off if label >= 0 else 0
+        if label >= 0:
+            t[label] += on
+    if b.op.class_weights != NULL:
+        for j in range(b.n):
+            t[j] *= <floating> b.op.class_weights[j]
 
 
 cdef inline void one_group(
     const Batch* b, Py_ssize_t i, int count, floating* scratch, element* unused, const Team* team
 ) noexcept nogil:
     """Rows i .. i + count from x to out: as they lie where they can be used so, else by way of scratch"""
-    cdef Py_ssize_t results = 1 if b.op.kind == LOGSUMEXP else b.n
+    cdef Py_ssize_t results = results_of(b)
+    cdef floating* second = scratch + rows_in_group(b.n, REGISTER // sizeof(floating)) * b.n
     cdef const floating* x[16]
+    cdef const floating* v[16]
     cdef floating* y[16]
     cdef int r
     cdef bint same = (floating is float and element is float) or (floating is double and element is double)
     cdef bint as_it_lies = same and b.x_step == sizeof(element) and b.where == NULL
+    cdef bint targets = makes_targets(b), v_as_it_lies = same and b.v_step == sizeof(element) and not targets
     cdef bint streams = b.stream and same and b.out_step == sizeof(element) and results > 1 and team == NULL
     cdef bint out_as_it_lies = same and b.out_step == sizeof(element) and not streams
     for r in range(count):
-        if as_it_lies:
-            x[r] = <const floating*> (b.x + offset(b, b.x_stride, i + r))
-        else:
-            x[r] = scratch + r * b.n
+        x[r] = <const floating*> (b.x + offset(b, b.x_stride, i + r)) if as_it_lies else scratch + r * b.n
+        if not as_it_lies:
             gather(b.x + offset(b, b.x_stride, i + r), b.x_step, b.n, scratch + r * b.n, 1, unused)
             if b.where != NULL:
                 hide(b.where + offset(b, b.where_stride, i + r), b.where_step, b.n, scratch + r * b.n, 1)
-        if out_as_it_lies:
-            y[r] = <floating*> (b.out + offset(b, b.out_stride, i + r))
-        else:
-            y[r] = scratch + r * b.n
-    if not group(x, y, count, b.n, &b.op, team):
+        if targets:
+            make_target(b, i + r, second + r * b.n, unused)
+        elif b.v != NULL and not v_as_it_lies:
+            gather(b.v + offset(b, b.v_stride, i + r), b.v_step, b.n, second + r * b.n, 1, unused)
+        v[r] = <const floating*> (b.v + offset(b, b.v_stride, i + r)) if v_as_it_lies else second + r * b.n
+        y[r] = <floating*> (b.out + offset(b, b.out_stride, i + r)) if out_as_it_lies else scratch + r * b.n
+        if results == 0:
+            y[r] = NULL
+    if not group(x, v, y, count, b.n, &b.op, i, team):
         for r in range(count):
             one_group(b, i + r, 1, scratch, unused, team)
         return
     if streams:
         for r in range(count):
             block_stream(y[r], <floating*> (b.out + offset(b, b.out_stride, i + r)), b.n)
-    elif not out_as_it_lies:
+    elif not out_as_it_lies and results > 0:
         for r in range(count):
             scatter(y[r], 1, results, b.out + offset(b, b.out_stride, i + r), b.out_step, unused)
 

@@ -5,15 +5,18 @@ cdef struct Batch:
     Py_ssize_t n  # classes
     Py_ssize_t rows
     char* x
-    char* out
+    char* v  # the second argument, or NULL
+    char* out  # or NULL
     char* where  # booleans, or NULL
     bint stream  # write past the caches
     Py_ssize_t x_step  # bytes from class to class
+    Py_ssize_t v_step
     Py_ssize_t out_step
     Py_ssize_t where_step
     int ndim  # batch axes, neighbours merged where they can be
     Py_ssize_t[MAX_NDIM] shape
     Py_ssize_t[MAX_NDIM] x_stride
+    Py_ssize_t[MAX_NDIM] v_stride
     Py_ssize_t[MAX_NDIM] out_stride
     Py_ssize_t[MAX_NDIM] where_stride
 

@@ -7,18 +7,27 @@ cnp.import_array()
 cdef atomic[int] active  # calls that are running now, in all Python threads
 
 
-cdef void set_axes(Batch* b, cnp.ndarray x, cnp.ndarray out, cnp.ndarray where, int axis) noexcept:
-    """The class axis and the batch axes, those merged that lie as one; `out` has x's axes, or 1 as its class axis"""
-    cdef Py_ssize_t[MAX_NDIM] shape, xs, os, ws
+cdef inline Py_ssize_t stride_of(cnp.ndarray a, int axis) noexcept:
+    return cnp.PyArray_STRIDE(a, axis) if a is not None else 0
+
+
+cdef inline char* data_of(cnp.ndarray a) noexcept:
+    return <char*> cnp.PyArray_DATA(a) if a is not None else NULL
+
+
+cdef void set_axes(
+    Batch* b, cnp.ndarray x, cnp.ndarray v, cnp.ndarray out, cnp.ndarray where, int axis
+) noexcept:
+    """The class axis and the batch axes, those merged that lie as one; all arrays have x's axes (out may have 1 as
+    its class axis), or are None"""
+    cdef Py_ssize_t[MAX_NDIM] shape, xs, vs, os, ws
     cdef int d, n = 0, ndim = cnp.PyArray_NDIM(x)
-    cdef Py_ssize_t size, last, xi, oi, wi
-    b.x = <char*> cnp.PyArray_DATA(x)
-    b.out = <char*> cnp.PyArray_DATA(out)
-    b.where = <char*> cnp.PyArray_DATA(where) if where is not None else NULL
+    cdef Py_ssize_t size, last, xi, vi, oi, wi
+    b.x, b.v, b.out, b.where = data_of(x), data_of(v), data_of(out), data_of(where)
     b.n = cnp.PyArray_DIM(x, axis)
-    b.x_step = cnp.PyArray_STRIDE(x, axis)
-    b.out_step = cnp.PyArray_STRIDE(out, axis)
-    b.where_step = cnp.PyArray_STRIDE(where, axis) if where is not None else 0
+    b.x_step, b.v_step, b.out_step, b.where_step = (
+        stride_of(x, axis), stride_of(v, axis), stride_of(out, axis), stride_of(where, axis)
+    )
     b.rows = 1
     b.ndim = 0
     for d in range(ndim - 1, -1, -1):  # innermost first, turned round below
@@ -26,19 +35,19 @@ cdef void set_axes(Batch* b, cnp.ndarray x, cnp.ndarray out, cnp.ndarray where, 
         if d == axis or size == 1:
             continue
         b.rows *= size
-        xi = cnp.PyArray_STRIDE(x, d)
-        oi = cnp.PyArray_STRIDE(out, d)
-        wi = cnp.PyArray_STRIDE(where, d) if where is not None else 0
+        xi, vi, oi, wi = stride_of(x, d), stride_of(v, d), stride_of(out, d), stride_of(where, d)
         last = shape[n - 1] if n > 0 else 0
-        if n > 0 and xi == xs[n - 1] * last and oi == os[n - 1] * last and wi == ws[n - 1] * last:
+        if n > 0 and (
+            xi == xs[n - 1] * last and vi == vs[n - 1] * last and oi == os[n - 1] * last and wi == ws[n - 1] * last
+        ):
             shape[n - 1] *= size
             continue
-        shape[n], xs[n], os[n], ws[n] = size, xi, oi, wi
+        shape[n], xs[n], vs[n], os[n], ws[n] = size, xi, vi, oi, wi
         n += 1
     b.ndim = n
     for d in range(n):
-        b.shape[d], b.x_stride[d], b.out_stride[d], b.where_stride[d] = (
-            shape[n - 1 - d], xs[n - 1 - d], os[n - 1 - d], ws[n - 1 - d]
+        b.shape[d], b.x_stride[d], b.v_stride[d], b.out_stride[d], b.where_stride[d] = (
+            shape[n - 1 - d], xs[n - 1 - d], vs[n - 1 - d], os[n - 1 - d], ws[n - 1 - d]
         )
 
 
@@ -69,6 +78,25 @@ cdef int execute(const Batch* b, Py_ssize_t start, Py_ssize_t stop, int threads,
     return 0
 
 
+cdef void set_plain(Operation* op, Kind kind) noexcept:
+    """An operation with default arguments"""
+    memset(op, 0, sizeof(Operation))
+    op.kind = kind
+    op.how = PLAIN
+    op.factor.hi, op.factor.lo, op.factor.g = 1.0, 0.0, 1.0
+    op.empty = NAN
+    op.scale = op.on = 1.0
+
+
+cdef void set_factor(Operation* op, int how, tuple factor):
+    op.how = <Argument> how
+    op.factor.hi, op.factor.lo, op.factor.g = factor
+
+
+cdef bint streams(cnp.ndarray out, Py_ssize_t n):
+    return out is not None and cnp.PyArray_NBYTES(out) >= STREAM and n * REGISTER < STREAM
+
+
 def apply(
     int kind, cnp.ndarray x not None, cnp.ndarray out not None, cnp.ndarray where, int axis, int how,
     tuple factor not None, double empty, int threads, Py_ssize_t start, Py_ssize_t stop
@@ -77,13 +105,112 @@ def apply(
     aligned and in native byte order, and the same axes; for logsumexp the class axis of out has length 1.
     where: None, or booleans of x's shape. factor: (hi, lo, g) with 1/temperature = g (hi + lo)."""
     cdef Batch b
-    b.op.kind = <Kind> kind
-    b.op.how = <Argument> how
-    b.op.factor.hi, b.op.factor.lo, b.op.factor.g = factor
+    set_plain(&b.op, <Kind> kind)
+    set_factor(&b.op, how, factor)
     b.op.empty = empty
-    set_axes(&b, x, out, where, axis)
-    b.stream = cnp.PyArray_NBYTES(out) >= STREAM and b.n * REGISTER < STREAM
+    set_axes(&b, x, None, out, where, axis)
+    b.stream = streams(out, b.n)
     execute(&b, start, min(stop, b.rows), threads, cnp.PyArray_TYPE(x))
+
+
+def derive(
+    int kind, cnp.ndarray x not None, cnp.ndarray v, cnp.ndarray out, int axis, int how, tuple factor not None,
+    int threads, Py_ssize_t start, Py_ssize_t stop, const int64_t[::1] labels=None, const double[::1] row_weights=None,
+    const double[::1] class_weights=None, cnp.ndarray loss=None, double on=1, double off=0, double scale=1,
+    double z_loss=0
+):
+    """As `apply`, for derivatives and losses. v: the second argument, of x's dtype and axes, or None; out: the same,
+    or None where only the loss is wanted. labels, -1 for ignored rows, row_weights, and loss (of the type that is
+    computed in) have an entry for each row, class_weights for each class. For JACOBIAN x, of float32 or float64,
+    and out are contiguous, the last axis of out twice as long."""
+    cdef Batch b
+    set_plain(&b.op, <Kind> kind)
+    set_factor(&b.op, how, factor)
+    b.op.on, b.op.off, b.op.scale, b.op.z_loss = on, off, scale, z_loss
+    if labels is not None:
+        b.op.labels = &labels[0]
+    if row_weights is not None:
+        b.op.row_weights = &row_weights[0]
+    if class_weights is not None:
+        b.op.class_weights = &class_weights[0]
+    b.op.loss = data_of(loss)
+    set_axes(&b, x, v, out, None, axis)
+    b.stream = streams(out, b.n)
+    execute(&b, start, min(stop, b.rows), threads, cnp.PyArray_TYPE(x))
+
+
+cdef int jacobian_typed(
+    Batch* b, Py_ssize_t start, Py_ssize_t stop, double c, int threads, int x_type, int out_type, char* out
+) noexcept nogil:
+    if x_type == cnp.NPY_FLOAT64:
+        return run_jacobian[double, double](b, start, stop, c, threads, NULL, <double*> out)
+    if out_type == cnp.NPY_FLOAT32:
+        return run_jacobian[float, float](b, start, stop, c, threads, NULL, <float*> out)
+    if out_type == cnp.NPY_FLOAT16:
+        return run_jacobian[float, half](b, start, stop, c, threads, NULL, <half*> out)
+    return run_jacobian[float, bfloat](b, start, stop, c, threads, NULL, <bfloat*> out)
+
+
+cdef int jacobian_run(
+    Batch* b, Py_ssize_t start, Py_ssize_t stop, double c, int threads, int x_type, int out_type, char* out
+) except -1:
+    cdef int status
+    with nogil:
+        if threads > 1:
+            if active.fetch_add(1) > 0:
+                status = jacobian_typed(b, start, stop, c, 1, x_type, out_type, out)
+            else:
+                status = jacobian_typed(b, start, stop, c, threads, x_type, out_type, out)
+            active.fetch_sub(1)
+        else:
+            status = jacobian_typed(b, start, stop, c, 1, x_type, out_type, out)
+    if status < 0:
+        raise MemoryError(f"no memory for the probabilities of {stop - start} rows of {b.n} classes")
+    return 0
+
+
+def jacobian(
+    cnp.ndarray x not None, cnp.ndarray out not None, int how, tuple factor not None, double c, int threads,
+    Py_ssize_t start, Py_ssize_t stop
+):
+    """Matrices start .. stop, times c. x: (rows, n), float32 or float64; out: (rows, n, n), of x's dtype or, for
+    float32, of a type of 16 bits; both contiguous."""
+    cdef Batch b
+    set_plain(&b.op, JACOBIAN)
+    set_factor(&b.op, how, factor)
+    set_rows(&b, x)
+    stop = min(stop, b.rows)
+    jacobian_run(&b, start, stop, c, threads, cnp.PyArray_TYPE(x), cnp.PyArray_TYPE(out), data_of(out))
+
+
+cdef bint is_plain(object x) noexcept:
+    """Whether x is a contiguous array of float32 or float64 with something in it"""
+    cdef int typenum
+    if type(x) is not cnp.ndarray:
+        return False
+    typenum = cnp.PyArray_TYPE(<cnp.ndarray> x)
+    return (
+        cnp.PyArray_NDIM(<cnp.ndarray> x) > 0 and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> x)
+        and (typenum == cnp.NPY_FLOAT32 or typenum == cnp.NPY_FLOAT64) and cnp.PyArray_SIZE(<cnp.ndarray> x) > 0
+    )
+
+
+cdef bint is_large(cnp.ndarray a, int threads) noexcept:
+    """Too large for the short way: it might pay to use threads, or has memory of its own"""
+    return cnp.PyArray_NBYTES(a) >= (STREAM if threads > 0 else SERIAL)
+
+
+cdef void set_rows(Batch* b, cnp.ndarray a) noexcept:
+    """Contiguous rows; out has as many numbers as x, or is still to be set"""
+    b.n = cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
+    b.rows = cnp.PyArray_SIZE(a) // b.n
+    b.ndim = 1
+    b.stream = False
+    b.x = <char*> cnp.PyArray_DATA(a)
+    b.v = b.where = b.out = NULL
+    b.x_step = b.v_step = b.out_step = cnp.PyArray_ITEMSIZE(a)
+    b.x_stride[0] = b.v_stride[0] = b.out_stride[0] = b.n * b.x_step
+    b.shape[0] = b.rows
 
 
 cdef object quick(Kind kind, object x, int threads):
@@ -92,35 +219,105 @@ cdef object quick(Kind kind, object x, int threads):
     cdef Batch b
     cdef cnp.ndarray a, out
     cdef int ndim, typenum
-    if type(x) is not cnp.ndarray:
+    if not is_plain(x) or is_large(x, threads):
         return None
     a = x
     ndim = cnp.PyArray_NDIM(a)
     typenum = cnp.PyArray_TYPE(a)
-    if ndim == 0 or not cnp.PyArray_ISCARRAY_RO(a) or not (typenum == cnp.NPY_FLOAT32 or typenum == cnp.NPY_FLOAT64):
-        return None
-    if cnp.PyArray_NBYTES(a) >= (STREAM if threads > 0 else SERIAL) or cnp.PyArray_SIZE(a) == 0:
-        return None
-    b.op.kind = kind
-    b.op.how = PLAIN
-    b.op.factor.hi, b.op.factor.lo, b.op.factor.g = 1.0, 0.0, 1.0
-    b.op.empty = NAN
-    b.n = cnp.PyArray_DIM(a, ndim - 1)
-    b.rows = cnp.PyArray_SIZE(a) // b.n
-    b.ndim = 1
-    b.where = NULL
-    b.x_step = b.out_step = cnp.PyArray_ITEMSIZE(a)
-    b.x_stride[0] = b.out_stride[0] = b.n * b.x_step
-    b.shape[0] = b.rows
+    set_plain(&b.op, kind)
+    set_rows(&b, a)
     if kind == LOGSUMEXP:
         ndim -= 1
         b.out_stride[0] = b.x_step
     out = cnp.PyArray_EMPTY(ndim, cnp.PyArray_DIMS(a), typenum, 0)
-    b.x = <char*> cnp.PyArray_DATA(a)
     b.out = <char*> cnp.PyArray_DATA(out)
-    b.stream = False
     execute(&b, 0, b.rows, threads, typenum)
     return out
+
+
+def plain_pair(int kind, x, v, int threads=0):
+    """An operation on two plain arrays of the same shape and dtype with default arguments, or None as in `quick`"""
+    cdef Batch b
+    cdef cnp.ndarray a, w, out
+    if not is_plain(x) or not is_plain(v) or is_large(x, threads):
+        return None
+    a, w = x, v
+    if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(w) or not cnp.PyArray_SAMESHAPE(a, w):
+        return None
+    set_plain(&b.op, <Kind> kind)
+    set_rows(&b, a)
+    b.v = <char*> cnp.PyArray_DATA(w)
+    out = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
+    b.out = <char*> cnp.PyArray_DATA(out)
+    execute(&b, 0, b.rows, threads, cnp.PyArray_TYPE(a))
+    return out
+
+
+def plain_loss(x, labels, bint gradient, int threads=0):
+    """(loss, gradient or None) of plain logits and int64 labels with default arguments, or None as in `quick`, or
+    where a label is out of range"""
+    cdef Batch b
+    cdef cnp.ndarray a, t, loss, out = None
+    cdef Py_ssize_t i
+    cdef int d, ndim
+    if not is_plain(x) or type(labels) is not cnp.ndarray or is_large(x, threads):
+        return None
+    a, t = x, labels
+    ndim = cnp.PyArray_NDIM(a) - 1
+    if cnp.PyArray_TYPE(t) != cnp.NPY_INT64 or not cnp.PyArray_ISCARRAY_RO(t) or cnp.PyArray_NDIM(t) != ndim:
+        return None
+    for d in range(ndim):
+        if cnp.PyArray_DIM(t, d) != cnp.PyArray_DIM(a, d):
+            return None
+    set_plain(&b.op, LABELS)
+    set_rows(&b, a)
+    b.op.labels = <const int64_t*> cnp.PyArray_DATA(t)
+    for i in range(b.rows):
+        if not 0 <= b.op.labels[i] < b.n:
+            return None
+    loss = cnp.PyArray_EMPTY(ndim, cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
+    b.op.loss = <char*> cnp.PyArray_DATA(loss)
+    if gradient:
+        out = cnp.PyArray_EMPTY(ndim + 1, cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
+        b.out = <char*> cnp.PyArray_DATA(out)
+    execute(&b, 0, b.rows, threads, cnp.PyArray_TYPE(a))
+    return loss, out
+
+
+def plain_jacobian(x, out, int threads=0):
+    """The Jacobians of a plain array, into `out` unless that is None, or None as in `quick`"""
+    cdef Batch b
+    cdef cnp.ndarray a, y
+    cdef cnp.npy_intp[65] shape  # MAX_NDIM + 1
+    cdef int d, ndim
+    cdef Py_ssize_t size
+    if not is_plain(x) or is_large(x, threads) or cnp.PyArray_NDIM(<cnp.ndarray> x) == MAX_NDIM:
+        return None
+    a = x
+    ndim = cnp.PyArray_NDIM(a)
+    set_plain(&b.op, JACOBIAN)
+    set_rows(&b, a)
+    size = cnp.PyArray_NBYTES(a) * b.n
+    if size >= (STREAM if threads > 0 and out is None else STREAM * 1024 if threads > 0 else 2 * SERIAL):
+        return None
+    for d in range(ndim):
+        shape[d] = cnp.PyArray_DIM(a, d)
+    shape[ndim] = b.n
+    if out is None:
+        y = cnp.PyArray_EMPTY(ndim + 1, shape, cnp.PyArray_TYPE(a), 0)
+    else:
+        if not is_plain(out) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out):
+            return None
+        y = out
+        if cnp.PyArray_TYPE(y) != cnp.PyArray_TYPE(a) or cnp.PyArray_NDIM(y) != ndim + 1:
+            return None
+        for d in range(ndim + 1):
+            if cnp.PyArray_DIM(y, d) != shape[d]:
+                return None
+        if data_of(y) < data_of(a) + cnp.PyArray_NBYTES(a) and data_of(a) < data_of(y) + size:
+            return None
+    jacobian_run(&b, 0, b.rows, 1.0, threads, cnp.PyArray_TYPE(a), cnp.PyArray_TYPE(y), data_of(y))
+    return y
 
 
 def softmax(x, int threads=0):

@@ -10,6 +10,17 @@ cdef enum Kind:
     SOFTMAX
     LOG_SOFTMAX
     LOGSUMEXP
+    VJP  # from here on: gradients.pxi
+    VJP_GAP  # v_i - v.sigma
+    LOG_VJP
+    JACOBIAN  # sigma and the diagonal
+    DIAGONAL
+    LABELS  # cross-entropy from logits
+    TARGETS
+    VJP_FROM_OUTPUT  # from here on without exp of a shifted x
+    LOG_VJP_FROM_OUTPUT
+    CROSS_ENTROPY
+    CROSS_ENTROPY_GRAD
 
 cdef enum Argument:
     PLAIN
@@ -21,6 +32,14 @@ cdef struct Operation:
     Argument how
     Factor factor  # 1/temperature
     double empty  # what a row gives that holds nothing but -inf
+    double scale  # of a gradient
+    double z_loss
+    double on  # a target t becomes on t + off, times its class's weight
+    double off
+    const int64_t* labels  # of each row, -1 where it is ignored; or NULL
+    const double* row_weights  # or NULL
+    const double* class_weights  # or NULL
+    char* loss  # of each row, in the work type
 
 cdef struct Team:  # threads that share one row
     int threads

@@ -28,10 +28,10 @@ cdef inline floating row_nan(const floating* x, Py_ssize_t n) noexcept nogil:
 
 
 cdef inline void block_sum(
-    const floating* x, floating* e, Py_ssize_t n, const Shared[floating]* shared, How how, Which which,
+    const floating* x, floating* e, Py_ssize_t n, const Shared[floating]* shared, bint keep, How how, Which which,
     Sums[floating]* total
 ) noexcept nogil:
-    """Sum of exp(x_i - max) lane by lane; of All the terms are kept in e, of Others e, if not NULL, is asked for"""
+    """Sum of exp(x_i - max) lane by lane; the terms go to e if they are to be kept, else e, unless NULL, is asked for"""
     cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
     cdef floating low = -INFINITY
     cdef Shared[floating] s = shared[0]
@@ -41,8 +41,8 @@ cdef inline void block_sum(
     for i from 0 <= i < n by step:
         v = load_bunch(x + i, n - i, low)
         w = shifted_exp(v, s, how)
-        if Which is All:
-            prefetch_bunch_ahead(x + i + GROUP)
+        prefetch_bunch_ahead(x + i + GROUP)
+        if keep:
             prefetch_bunch_ahead(e + i + GROUP)
             store(e + i, w, n - i)
         elif e != NULL:
@@ -128,7 +128,7 @@ cdef void team_block_sum(
 ) noexcept nogil:
     cdef control state = enter()
     cdef Py_ssize_t start = k * BLOCK
-    block_sum(x + start, e + start if e != NULL else NULL, min(n - start, BLOCK), s, how, which, part)
+    block_sum(x + start, e + start if e != NULL else NULL, min(n - start, BLOCK), s, Which is All, how, which, part)
     leave(state)
 
 
@@ -184,9 +184,11 @@ cdef inline void row_sum(
         for k in range(1, team.blocks):
             merge(total[0], parts[k])
         return
-    block_sum(x, e, min(n, BLOCK), s, how, which, total)
+    block_sum(x, e, min(n, BLOCK), s, Which is All, how, which, total)
     for start from BLOCK <= start < n by BLOCK:
-        block_sum(x + start, e + start if e != NULL else NULL, min(n - start, BLOCK), s, how, which, &part)
+        block_sum(
+            x + start, e + start if e != NULL else NULL, min(n - start, BLOCK), s, Which is All, how, which, &part
+        )
         merge(total[0], part)
 
 
@@ -209,6 +211,21 @@ cdef inline void row_log(
 
 # ---- a group of rows: at most as many as a register has lanes ----
 
+cdef inline void group_shift(
+    const floating** x, int count, Py_ssize_t n, vec[floating] top, const Operation* op, How how, Shift[floating]* s
+) noexcept nogil:
+    """How the rows are shifted; their NaNs are looked for where the maximum is infinite"""
+    cdef int r
+    cdef floating low = -INFINITY
+    cdef floating some[16]
+    for r in range(16):
+        some[r] = 0
+    if any(equal(top, fill(low))) or any(equal(top, fill(-low))):
+        for r in range(count):
+            some[r] = row_nan(x[r], n)
+    set_shift(s[0], top, load(some, REGISTER // sizeof(floating), low), op.factor, how)
+
+
 cdef inline void apply_group(
     const floating** x, floating** y, int count, Py_ssize_t n, vec[floating] top, const Operation* op, How how,
     const Team* team
@@ -222,16 +239,9 @@ cdef inline void apply_group(
     cdef Others others
     cdef pair[floating] factor
     cdef Log[floating] log
-    cdef vec[floating] values, nan
-    cdef floating low = -INFINITY
+    cdef vec[floating] values
     cdef floating some[16]
-    for r in range(16):
-        some[r] = 0
-    if any(equal(top, fill(low))) or any(equal(top, fill(-low))):
-        for r in range(count):
-            some[r] = row_nan(x[r], n)
-    nan = load(some, REGISTER // sizeof(floating), low)
-    set_shift(s, top, nan, op.factor, how)
+    group_shift(x, count, n, top, op, how, &s)
     for r in range(count):
         t = of_row(s.each, r)
         if op.kind == SOFTMAX:
@@ -253,28 +263,3 @@ cdef inline void apply_group(
         store(some, values, REGISTER // sizeof(floating))
         for r in range(count):
             y[r][0] = some[r]
-
-
-cdef inline bint group(
-    const floating** x, floating** y, int count, Py_ssize_t n, const Operation* op, const Team* team
-) noexcept nogil:
-    """A group of rows, the one row shared among a team unless that is NULL; false, and nothing done, where the
-    rows do not all ask for the same way"""
-    cdef Plain plain
-    cdef Scaled scaled
-    cdef Wide wide
-    cdef vec[floating] tops[16]
-    cdef int r, beyond
-    for r in range(count):
-        tops[r] = row_max(x[r], n, team)
-    fold(&tops[0], count)
-    beyond = lanes_of(beyond_reach(tops[0], <floating> op.factor.hi))
-    if op.how == WIDE or beyond == <int> (REGISTER // sizeof(floating)):  # lanes beyond `count` repeat a row
-        apply_group(x, y, count, n, tops[0], op, wide, team)
-    elif beyond > 0:
-        return False
-    elif op.how == SCALED:
-        apply_group(x, y, count, n, tops[0], op, scaled, team)
-    else:
-        apply_group(x, y, count, n, tops[0], op, plain, team)
-    return True

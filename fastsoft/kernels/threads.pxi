@@ -76,8 +76,8 @@ cdef int run_all(
     size = (size + REGISTER - 1) // REGISTER * REGISTER
     team.threads = threads
     team.blocks = (b.n + BLOCK - 1) // BLOCK
-    if split:  # a block gives three vecs at most
-        size += 3 * REGISTER * team.blocks
+    if split:  # a block gives two sums of three vecs at most
+        size += 6 * REGISTER * team.blocks
     elif threads > 1:
         size += REGISTER  # no two threads in one line
     if size * (1 if split else threads) > 4096:
@@ -87,7 +87,7 @@ cdef int run_all(
     scratch = memory + (-<uintptr_t> memory) % REGISTER
     begun = now() if threads > 1 else 0
     if split:
-        team.parts = scratch + size - 3 * REGISTER * team.blocks
+        team.parts = scratch + size - 6 * REGISTER * team.blocks
         run_split(b, start, stop, scratch, &team, unused)
     elif threads > 1:
         run_shared(b, start, stop, threads, scratch, size, unused)

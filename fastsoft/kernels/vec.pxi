@@ -1,4 +1,4 @@
-# What simd/math.hpp gives: 64-byte registers, and the arithmetic of a row in them. Contracts stand there.
+# What simd/math.hpp and simd/gradient.hpp give: 64-byte registers, and the arithmetic of a row in them. Contracts stand there.
 from cython.parallel cimport prange, threadid
 from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
@@ -7,7 +7,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 from libcpp.atomic cimport atomic
 
-cdef extern from "math.hpp" namespace "fastsoft" nogil:
+cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     cdef cppclass half:
         pass
     cdef cppclass bfloat:
@@ -29,8 +29,10 @@ cdef extern from "math.hpp" namespace "fastsoft" nogil:
         pass
     cdef cppclass Shift[T]:
         Shared[T] each
+        vec[T] e_max
     cdef cppclass Sums[T]:
-        pass
+        vec[T] hi
+        vec[T] lo
     cdef cppclass BunchSums[T]:
         pass
     cdef cppclass Log[T]:
@@ -118,6 +120,76 @@ cdef extern from "math.hpp" namespace "fastsoft" nogil:
     Log[T] log_shift[T](const Sums[T]&, const Shift[T]&, T empty)
     bunch[T] log_value[T, How](bunch[T] x, const Log[T]&, const Shared[T]&, How)
     vec[T] log_sum_exp[T](const Sums[T]&, const Shift[T]&, vec[T] max)
+
+    void begin_runs[T](Sums[T]&)
+    void add_products[T](vec[T]& run, bunch[T] a, bunch[T] b)
+    void add_terms[T](vec[T]& run, bunch[T] a)
+    void end_run[T](Sums[T]&, vec[T] run)
+    bint all_finite[T](vec[T])
+    cppclass Rest[T]:
+        pair[T] factor
+        pair[T] others
+    Rest[T] rest[T](const Sums[T]&, const Shift[T]&)
+    cppclass Vjp[T]:
+        pair[T] mean
+        pair[T] factor
+        vec[T] dominant
+        vec[T] gap
+    cppclass LogVjp[T]:
+        pair[T] factor
+        vec[T] up
+        vec[T] dominant
+    cppclass Loss[T]:
+        vec[T] loss
+        pair[T] factor
+        vec[T] down
+        vec[T] special
+    cppclass Label[T]:
+        vec[T] x
+        vec[T] e
+        vec[T] weight
+    cppclass Pass[T]:
+        int what
+        const T* x
+        const T* v
+        T* y
+        ptrdiff_t n
+        const Shift[T]* shift
+        Shared[T] shared
+        T scale
+        T middle
+        pair[T] mean
+        pair[T] factor
+        Sums[T] sums
+        Sums[T] dots
+    void set_vjp[T](
+        Vjp[T]&, const Sums[T]&, const Sums[T]& dot, const Shift[T]&, vec[T] scale, vec[T] middle, const Factor&
+    )
+    void set_log_vjp[T](LogVjp[T]&, const Sums[T]&, const Sums[T]& total, const Shift[T]&, vec[T] g_max, const Factor&)
+    void set_label_loss[T, How](
+        Loss[T]&, const Sums[T]&, const Shift[T]&, const Label[T]&, double scale, double z_loss, const Factor&, How
+    )
+    void set_target_loss[T](
+        Loss[T]&, const Sums[T]&, const Sums[T]& weight, const Sums[T]& shortfall, const Shift[T]&, vec[T] a_max,
+        double scale, double z_loss, const Factor&
+    )
+    bunch[T] turned[T](bunch[T] e, bunch[T] v, T scale, T mean, const pair[T]& factor)
+    bunch[T] turned_output[T](bunch[T] y, bunch[T] v, const pair[T]& mean)
+    bunch[T] centred[T](bunch[T] v, T scale, T up, const pair[T]& mean)
+    bunch[T] log_turned[T](bunch[T] e, bunch[T] g, const pair[T]& factor, T up)
+    bunch[T] less_target[T](bunch[T] e, bunch[T] a, const pair[T]& factor, T down)
+    bunch[T] own_slope[T](bunch[T] y, T c)
+    vec[T] minus_product[T](vec[T], vec[T])
+    vec[T] times[T](vec[T], vec[T])
+    bunch[T] shortfall[T, How](bunch[T] x, bunch[T] a, const Shift[T]&, How)
+    bunch[T] target_log[T](bunch[T] z, bunch[T] t)
+    bunch[T] target_slope[T](bunch[T] z, bunch[T] t)
+    bunch[T] weighed[T](bunch[T] v, T scale, T middle)
+    Shift[T] of_row[T](const Shift[T]&, int k)
+    T small_scale[T](T)
+    T in_lane[T](const vec[T]&, int k)
+    Shared[T] unshifted[T](T)
+    T unshifted_unit[T](T)
 
     ctypedef unsigned int control
     control enter()

@@ -1,0 +1,17 @@
+"""What the public functions share: the kernels' names for operations, and the pieces in which long work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+# kernels/operation.pxi
+SOFTMAX, LOG_SOFTMAX, LOGSUMEXP, VJP, VJP_GAP, LOG_VJP, JACOBIAN, DIAGONAL, LABELS, TARGETS = range(10)
+VJP_FROM_OUTPUT, LOG_VJP_FROM_OUTPUT, CROSS_ENTROPY, CROSS_ENTROPY_GRAD = range(10, 14)
+PIECE = 1 << 26  # numbers computed in one go; between pieces Python sees to signals
+
+
+def pieces(rows: int, size: int) -> Iterator[tuple[int, int]]:
+    """Runs of rows, start and stop, of `size` numbers each."""
+    step = max(1, PIECE // max(size, 1))
+    for start in range(0, rows, step):
+        yield start, min(start + step, rows)

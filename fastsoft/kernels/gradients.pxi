@@ -1,0 +1,442 @@
+# Derivatives and losses: rows, contiguous and in their work type. A pass goes over a row once, by blocks; what is
+# horizontal, or done once a row, is done for a group of rows together, as in rows.pxi.
+
+cdef enum What:
+    WEIGH  # y = e = exp(x - max); sums of e, and of e (v scale - middle)
+    DOT  # sum of x (v scale - middle)
+    EXP  # y = e; sums of the Others
+    EXP_SUM  # sums of the Others
+    TOTAL  # sum of v
+    TARGET  # sums of v, and of v (z_max - z)
+    LOG_TARGET  # sum of v log x
+    TURN  # y = x (v scale - mean) factor
+    TURN_OUTPUT  # y = x (v - mean)
+    CENTRE  # y = v - mean
+    LOG_TURN  # y = v middle + x factor
+    SLOPE  # y = x factor - v middle
+    SCALE  # y = x factor
+    DIAGONAL_OF  # y = sigma (1 - sigma) middle, sigma = x factor
+    TARGET_SLOPE  # y = -v / x
+
+
+cdef inline void block_weigh(
+    const Pass[floating]* p, Py_ssize_t start, Py_ssize_t stop, How how, Sums[floating]* sums, Sums[floating]* dots
+) noexcept nogil:
+    """WEIGH"""
+    cdef Py_ssize_t i = start, end, lanes = REGISTER // sizeof(floating), step = together * lanes
+    cdef floating low = -INFINITY, zero = 0, scale = p.scale, middle = p.middle
+    cdef Shared[floating] s = p.shared
+    cdef All all_terms
+    cdef Sums[floating] a, d
+    cdef vec[floating] run
+    cdef bunch[floating] v, e
+    begin(a)
+    begin_runs(d)
+    while i < stop:
+        end = min(stop, i + 4 * lanes)
+        run = fill(zero)
+        while i < end:
+            v = load_bunch(p.x + i, stop - i, low)
+            e = shifted_exp(v, s, how)
+            prefetch_bunch_ahead(p.x + i + GROUP)
+            prefetch_bunch_ahead(p.v + i + GROUP)
+            store(p.y + i, e, stop - i)
+            collect_in_turn(a, e, v, s, all_terms)
+            add_products(run, e, weighed(load_bunch(p.v + i, stop - i, zero), scale, middle))
+            i += step
+        end_run(d, run)
+    finish(a)
+    sums[0] = a
+    dots[0] = d
+
+
+cdef inline void block_runs(
+    const Pass[floating]* p, Py_ssize_t start, Py_ssize_t stop, How how, Sums[floating]* sums, Sums[floating]* dots
+) noexcept nogil:
+    """DOT, TOTAL, TARGET, LOG_TARGET: sums that run"""
+    cdef Py_ssize_t i = start, end, lanes = REGISTER // sizeof(floating), step = together * lanes
+    cdef floating zero = 0, one = 1
+    cdef Sums[floating] a, d
+    cdef vec[floating] run, weights
+    cdef bunch[floating] v
+    begin_runs(a)
+    begin_runs(d)
+    while i < stop:
+        end = min(stop, i + 4 * lanes)
+        run = fill(zero)
+        weights = run
+        while i < end:
+            v = load_bunch(p.v + i, stop - i, zero)
+            if p.what == DOT:
+                add_products(run, load_bunch(p.x + i, stop - i, zero), weighed(v, p.scale, p.middle))
+            elif p.what == TOTAL:
+                add_terms(run, v)
+            elif p.what == TARGET:
+                add_terms(weights, v)
+                add_terms(run, shortfall(load_bunch(p.x + i, stop - i, zero), v, p.shift[0], how))
+            else:
+                add_terms(run, target_log(load_bunch(p.x + i, stop - i, one), v))
+            i += step
+        end_run(d, run)
+        if p.what == TARGET:
+            end_run(a, weights)
+    sums[0] = a
+    dots[0] = d
+
+
+cdef inline void block_map(const Pass[floating]* p, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """The passes that give y"""
+    cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
+    cdef floating zero = 0, one = 1, mean = in_lane(p.mean.hi, 0), scale = p.scale, middle = p.middle
+    cdef pair[floating] factor = p.factor, both = p.mean
+    cdef bunch[floating] x
+    for i from start <= i < stop by step:
+        x = load_bunch(p.x + i, stop - i, zero)
+        if p.what == TURN:
+            x = turned(x, load_bunch(p.v + i, stop - i, zero), scale, mean, factor)
+        elif p.what == TURN_OUTPUT:
+            x = turned_output(x, load_bunch(p.v + i, stop - i, zero), both)
+        elif p.what == CENTRE:
+            x = centred(load_bunch(p.v + i, stop - i, zero), scale, middle, both)
+        elif p.what == LOG_TURN:
+            x = log_turned(x, load_bunch(p.v + i, stop - i, zero), factor, middle)
+        elif p.what == SLOPE:
+            x = less_target(x, load_bunch(p.v + i, stop - i, zero), factor, middle)
+        elif p.what == SCALE:
+            x = scaled(x, factor)
+        elif p.what == DIAGONAL_OF:
+            x = own_slope(scaled(x, factor), middle)
+        else:
+            x = target_slope(x, load_bunch(p.v + i, stop - i, zero))
+        store(p.y + i, x, stop - i)
+
+
+cdef inline void block_pass(
+    const Pass[floating]* p, Py_ssize_t k, How how, Sums[floating]* sums, Sums[floating]* dots
+) noexcept nogil:
+    """Block k of a row"""
+    cdef Py_ssize_t start = k * BLOCK, stop = min(p.n, start + BLOCK)
+    cdef Others others
+    if p.what == WEIGH:
+        block_weigh(p, start, stop, how, sums, dots)
+    elif p.what == EXP:
+        block_sum(p.x + start, p.y + start, stop - start, &p.shared, True, how, others, sums)
+    elif p.what == EXP_SUM:
+        block_sum(p.x + start, NULL, stop - start, &p.shared, False, how, others, sums)
+    elif p.what < TURN:
+        block_runs(p, start, stop, how, sums, dots)
+    else:
+        block_map(p, start, stop)
+
+
+cdef void team_pass(const Pass[floating]* p, How how, const Team* team) noexcept nogil:
+    cdef Py_ssize_t k
+    for k in prange(team.blocks, schedule="static", num_threads=team.threads):
+        team_block_pass(p, k, how, <Sums[floating]*> team.parts)
+
+
+cdef void team_block_pass(const Pass[floating]* p, Py_ssize_t k, How how, Sums[floating]* parts) noexcept nogil:
+    cdef control state = enter()
+    block_pass(p, k, how, parts + 2 * k, parts + 2 * k + 1)
+    leave(state)
+
+
+cdef inline void row_pass(Pass[floating]* p, int what, How how, const Team* team) noexcept nogil:
+    """A whole row: its blocks in order on this thread, or shared out; the same bits either way"""
+    cdef Py_ssize_t k
+    cdef Sums[floating] sums, dots
+    cdef Sums[floating]* parts
+    p.what = what
+    if team != NULL:
+        team_pass(p, how, team)
+        parts = <Sums[floating]*> team.parts
+        if what < TURN:
+            p.sums = parts[0]
+            p.dots = parts[1]
+            for k in range(1, team.blocks):
+                merge(p.sums, parts[2 * k])
+                merge(p.dots, parts[2 * k + 1])
+        return
+    block_pass(p, 0, how, &p.sums, &p.dots)
+    for k in range(1, (p.n + BLOCK - 1) // BLOCK):
+        block_pass(p, k, how, &sums, &dots)
+        if what < TURN:
+            merge(p.sums, sums)
+            merge(p.dots, dots)
+
+
+# ---- a group of rows ----
+
+cdef inline Py_ssize_t row_find(const floating* x, Py_ssize_t n, floating top) noexcept nogil:
+    """The first class of the maximum; 0 where there is none for NaN"""
+    cdef Py_ssize_t i = 0, j, lanes = REGISTER // sizeof(floating)
+    cdef vec[floating] wanted = fill(top)
+    while i < n and not any(equal(load(x + i, n - i, top - top), wanted)):
+        i += lanes
+    for j in range(i, min(i + lanes, n)):
+        if x[j] == top:
+            return j
+    return 0
+
+
+cdef inline void row_tidy(floating* y, Py_ssize_t n) noexcept nogil:
+    """One and the same NaN for all: sign and payload would depend on the instruction set"""
+    cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating)
+    cdef floating zero = 0
+    cdef vec[floating] v
+    for i from 0 <= i < n by lanes:
+        v = load(y + i, n - i, zero)
+        store(y + i, one_nan(v, v), n - i)
+
+
+cdef inline void apply_vjp(
+    const floating** x, const floating** v, floating** y, int count, Py_ssize_t n, vec[floating] top,
+    const Shift[floating]* s, const Operation* op, How how, const Team* team
+) noexcept nogil:
+    """z_i = sigma_i (v_i - v.sigma) / T, or v_i - v.sigma"""
+    cdef int r
+    cdef Pass[floating] p
+    cdef Vjp[floating] a
+    cdef Sums[floating] sums[16]
+    cdef Sums[floating] dots[16]
+    cdef Py_ssize_t at[16]
+    cdef floating scale[16]
+    cdef floating middle[16]
+    for r in range(16):
+        scale[r] = 1
+        middle[r] = 0
+    p.n = n
+    for r in range(count):
+        p.x, p.v, p.y = x[r], v[r], y[r]
+        p.shared = of_row(s.each, r)
+        at[r] = row_find(x[r], n, in_lane(top, r))
+        middle[r] = v[r][at[r]]
+        p.scale, p.middle = 1, middle[r]
+        row_pass(&p, WEIGH, how, team)
+        sums[r] = p.sums
+        if not all_finite(p.dots.hi):  # too large, perhaps
+            scale[r] = small_scale(scale[r])
+            middle[r] *= scale[r]
+            p.x, p.scale, p.middle = y[r], scale[r], middle[r]
+            row_pass(&p, DOT, how, team)
+        dots[r] = p.dots
+    fold(&sums[0], count)
+    fold(&dots[0], count)
+    set_vjp(a, sums[0], dots[0], s[0], load(scale, 16, scale[0]), load(middle, 16, scale[0]), op.factor)
+    for r in range(count):
+        p.x, p.v, p.y, p.scale = y[r], v[r], y[r], scale[r]
+        p.mean, p.factor = of_row(a.mean, r), of_row(a.factor, r)
+        if op.kind == VJP:
+            row_pass(&p, TURN, how, team)
+            y[r][at[r]] = in_lane(a.dominant, r)
+        else:
+            p.middle = 1 / scale[r]
+            row_pass(&p, CENTRE, how, team)
+            y[r][at[r]] = in_lane(a.gap, r)
+        if not all_finite(p.mean.hi + p.factor.hi):
+            row_tidy(y[r], n)
+
+
+cdef inline void apply_log_vjp(
+    const floating** x, const floating** v, floating** y, int count, Py_ssize_t n, vec[floating] top,
+    const Shift[floating]* s, const Operation* op, How how, const Team* team
+) noexcept nogil:
+    """z_i = (g_i - sigma_i sum g) / T"""
+    cdef int r
+    cdef Pass[floating] p
+    cdef LogVjp[floating] a
+    cdef Sums[floating] sums[16]
+    cdef Sums[floating] totals[16]
+    cdef Py_ssize_t at[16]
+    cdef floating at_max[16]
+    for r in range(16):
+        at_max[r] = 0
+    p.n = n
+    for r in range(count):
+        p.x, p.v, p.y = x[r], v[r], y[r]
+        p.shared = of_row(s.each, r)
+        at[r] = row_find(x[r], n, in_lane(top, r))
+        at_max[r] = v[r][at[r]]
+        row_pass(&p, TOTAL, how, team)
+        totals[r] = p.dots
+        row_pass(&p, EXP, how, team)
+        sums[r] = p.sums
+    fold(&sums[0], count)
+    fold(&totals[0], count)
+    set_log_vjp(a, sums[0], totals[0], s[0], load(at_max, 16, at_max[0]), op.factor)
+    for r in range(count):
+        p.x, p.v, p.y, p.middle = y[r], v[r], y[r], in_lane(a.up, r)
+        p.factor = of_row(a.factor, r)
+        row_pass(&p, LOG_TURN, how, team)
+        y[r][at[r]] = in_lane(a.dominant, r)
+        if not all_finite(p.factor.hi):
+            row_tidy(y[r], n)
+
+
+cdef inline void apply_jacobian(
+    const floating** x, floating** y, int count, Py_ssize_t n, vec[floating] top, const Shift[floating]* s,
+    const Operation* op, How how, const Team* team
+) noexcept nogil:
+    """sigma and then the diagonal, sigma_i (1 - sigma_i); or the diagonal alone, over T"""
+    cdef int r
+    cdef Pass[floating] p
+    cdef Rest[floating] q
+    cdef Sums[floating] sums[16]
+    cdef Py_ssize_t at[16]
+    cdef floating* diagonal
+    cdef floating others
+    p.n = n
+    for r in range(count):
+        at[r] = row_find(x[r], n, in_lane(top, r))
+        p.x, p.y, p.shared = x[r], y[r], of_row(s.each, r)
+        row_pass(&p, EXP, how, team)
+        sums[r] = p.sums
+    fold(&sums[0], count)
+    q = rest(sums[0], s[0])
+    for r in range(count):
+        p.x, p.factor, p.middle = y[r], of_row(q.factor, r), <floating> op.scale
+        p.y = y[r] + (n if op.kind == JACOBIAN else 0)
+        diagonal = p.y
+        row_pass(&p, DIAGONAL_OF, how, team)
+        others = in_lane(q.others.hi + q.others.lo, r)
+        if others < 0.5:  # one class has more than half: 1 - sigma cancels there, its others do not
+            diagonal[at[r]] = in_lane(s.e_max, r) * in_lane(q.factor.hi, r) * others * p.middle
+        if not all_finite(p.factor.hi):
+            row_tidy(diagonal, n)
+        if op.kind == JACOBIAN:
+            p.y = y[r]
+            row_pass(&p, SCALE, how, team)
+            if not all_finite(p.factor.hi):
+                row_tidy(y[r], n)
+
+
+cdef inline void apply_loss(
+    const floating** x, const floating** v, floating** y, int count, Py_ssize_t n, vec[floating] top,
+    const Shift[floating]* s, const Operation* op, Py_ssize_t first, How how, const Team* team
+) noexcept nogil:
+    """Cross-entropy of softmax with labels, or with targets v; and its gradient unless y[0] is NULL"""
+    cdef int r
+    cdef Py_ssize_t i
+    cdef Pass[floating] p
+    cdef Loss[floating] a
+    cdef Label[floating] label
+    cdef Sums[floating] sums[16]
+    cdef Sums[floating] weights[16]
+    cdef Sums[floating] shortfalls[16]
+    cdef Py_ssize_t at[16]
+    cdef floating[16] logit, e, weight
+    cdef floating* loss = <floating*> op.loss
+    cdef bint gradient = y[0] != NULL, dense = op.kind == TARGETS
+    cdef Shift[floating] own
+    for r in range(16):
+        logit[r] = e[r] = 0
+        weight[r] = 1
+    p.n = n
+    for r in range(count):
+        p.x, p.y, p.shared = x[r], y[r], of_row(s.each, r)
+        if dense:
+            own = of_row(s[0], r)
+            p.v, p.shift = v[r], &own
+            row_pass(&p, TARGET, how, team)
+            weights[r], shortfalls[r] = p.sums, p.dots
+            at[r] = row_find(x[r], n, in_lane(top, r))
+            weight[r] = v[r][at[r]]
+        else:
+            at[r] = max(op.labels[first + r], 0)
+            logit[r] = x[r][at[r]]
+            if op.row_weights != NULL:
+                weight[r] = <floating> op.row_weights[first + r]
+        row_pass(&p, EXP if gradient else EXP_SUM, how, team)
+        sums[r] = p.sums
+        e[r] = y[r][at[r]] if gradient else 0
+    fold(&sums[0], count)
+    if dense:
+        fold(&weights[0], count)
+        fold(&shortfalls[0], count)
+        set_target_loss(
+            a, sums[0], weights[0], shortfalls[0], s[0], load(weight, 16, weight[0]), op.scale, op.z_loss, op.factor
+        )
+    else:
+        label.x, label.e, label.weight = (
+            load(logit, 16, logit[0]), load(e, 16, logit[0]), load(weight, 16, logit[0])
+        )
+        set_label_loss(a, sums[0], s[0], label, op.scale, op.z_loss, op.factor, how)
+    a.loss = one_nan(a.loss, a.loss)
+    for r in range(count):
+        if op.labels != NULL and op.labels[first + r] < 0:  # ignored
+            loss[first + r] = 0
+            if gradient:
+                for i in range(n):
+                    y[r][i] = 0
+            continue
+        loss[first + r] = in_lane(a.loss, r)
+        if gradient:
+            p.x, p.v, p.y, p.middle = y[r], v[r], y[r], in_lane(a.down, r)
+            p.factor = of_row(a.factor, r)
+            row_pass(&p, SLOPE if dense else SCALE, how, team)
+            y[r][at[r]] = in_lane(a.special, r)
+            if not all_finite(p.factor.hi):
+                row_tidy(y[r], n)
+
+
+cdef inline void apply_to_output(
+    const floating** x, const floating** v, floating** y, int count, Py_ssize_t n, const Operation* op,
+    Py_ssize_t first, const Team* team
+) noexcept nogil:
+    """What takes probabilities, or their logarithms, and no exp of anything else"""
+    cdef int r
+    cdef Plain plain
+    cdef Pass[floating] p
+    cdef Sums[floating] sums
+    cdef floating zero = 0, total
+    p.n = n
+    for r in range(count):
+        p.x, p.v, p.y, p.scale, p.middle = x[r], v[r], y[r], 1, 0
+        if op.kind == CROSS_ENTROPY_GRAD:
+            row_pass(&p, TARGET_SLOPE, plain, team)
+            row_tidy(y[r], n)
+            continue
+        if op.kind == VJP_FROM_OUTPUT:
+            row_pass(&p, DOT, plain, team)
+        elif op.kind == LOG_VJP_FROM_OUTPUT:
+            row_pass(&p, TOTAL, plain, team)
+        else:
+            row_pass(&p, LOG_TARGET, plain, team)
+        sums = p.dots
+        fold(&sums, 1)
+        p.mean.hi, p.mean.lo = sums.hi, sums.lo
+        p.mean = of_row(p.mean, 0)
+        if not all_finite(p.mean.hi):
+            p.mean.lo = fill(zero)
+        total = in_lane(p.mean.hi + p.mean.lo, 0)
+        if op.kind == VJP_FROM_OUTPUT:
+            row_pass(&p, TURN_OUTPUT, plain, team)
+        elif op.kind == LOG_VJP_FROM_OUTPUT:
+            p.shared = unshifted(zero)
+            row_pass(&p, EXP, plain, team)
+            p.x, p.middle = y[r], 1
+            p.factor.hi = fill(-total * unshifted_unit(zero))
+            p.factor.lo = fill(zero)
+            row_pass(&p, LOG_TURN, plain, team)
+        else:
+            (<floating*> op.loss)[first + r] = 0 - total
+            continue
+        if total - total != 0:
+            row_tidy(y[r], n)
+
+
+cdef inline void apply_gradients(
+    const floating** x, const floating** v, floating** y, int count, Py_ssize_t n, vec[floating] top,
+    const Operation* op, Py_ssize_t first, How how, const Team* team
+) noexcept nogil:
+    """Rows from x and v to y; row r, number first + r of the batch, has its maximum in lane r of top"""
+    cdef Shift[floating] s
+    group_shift(x, count, n, top, op, how, &s)
+    if op.kind == VJP or op.kind == VJP_GAP:
+        apply_vjp(x, v, y, count, n, top, &s, op, how, team)
+    elif op.kind == LOG_VJP:
+        apply_log_vjp(x, v, y, count, n, top, &s, op, how, team)
+    elif op.kind == JACOBIAN or op.kind == DIAGONAL:
+        apply_jacobian(x, y, count, n, top, &s, op, how, team)
+    else:
+        apply_loss(x, v, y, count, n, top, &s, op, first, how, team)

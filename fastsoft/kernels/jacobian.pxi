@@ -1,0 +1,92 @@
+# The Jacobian: sigma and the diagonal of some rows (gradients.pxi), and then what is nothing but a fill.
+
+cdef enum:
+    FILL = 16384  # bytes that are made in one go, in the first-level cache
+    FILL_STREAM = 4194304  # bytes of result from which it is written past the caches
+    ROWS_AT_ONCE = 1048576  # numbers that are kept of sigma and the diagonal
+
+
+cdef inline void fill_rows(
+    const floating* rows, Py_ssize_t n, Py_ssize_t start, Py_ssize_t stop, floating c, element* out, floating* unused
+) noexcept nogil:
+    """Rows start .. stop of all matrices, one below the other, to out: -sigma_i sigma_j, and the diagonal; times c"""
+    cdef Py_ssize_t q, i = start % n, j, left = (stop - start) * n, lanes = REGISTER // sizeof(floating)
+    cdef const floating* y = rows + start // n * 2 * n  # sigma and then the diagonal
+    cdef floating zero = 0
+    cdef vec[floating] own, factor = fill(c)
+    cdef bint plain = c == 1
+    if not (floating is double and element is not double) and not (floating is float and element is double):
+        for q in range(start, stop):
+            own = fill(y[i])
+            for j from 0 <= j < n by lanes:  # what is written past the end of a row, the next one writes again
+                if plain:
+                    store(out + j, minus_product(own, load(y + j, n - j, zero)), left - j)
+                else:
+                    store(out + j, times(minus_product(own, load(y + j, n - j, zero)), factor), left - j)
+            from_work(y[n + i] if plain else y[n + i] * c, out + i)
+            out += n
+            left -= n
+            i += 1
+            if i == n:
+                i = 0
+                y += 2 * n
+
+
+cdef inline void fill_part(
+    const floating* rows, Py_ssize_t n, Py_ssize_t start, Py_ssize_t stop, floating c, element* out, bint stream_it
+) noexcept nogil:
+    """The same, in pieces that go past the caches if wanted; out is where row 0 goes"""
+    cdef char[16448] memory  # FILL + REGISTER
+    cdef floating* piece = <floating*> (memory + (-<uintptr_t> memory) % REGISTER)
+    cdef Py_ssize_t q, end, step = FILL // (n * <Py_ssize_t> sizeof(floating))
+    cdef bint same = (floating is float and element is float) or (floating is double and element is double)
+    if not same or not stream_it or step == 0:
+        fill_rows(rows, n, start, stop, c, out + start * n, <floating*> NULL)
+        return
+    for q from start <= q < stop by step:
+        end = min(q + step, stop)
+        fill_rows(rows, n, q, end, c, piece, <floating*> NULL)
+        block_stream(piece, <floating*> (out + q * n), (end - q) * n)
+    fence()
+
+
+cdef void fill_all(
+    const floating* rows, Py_ssize_t n, Py_ssize_t count, floating c, element* out, bint stream_it, int threads
+) noexcept nogil:
+    """`count` matrices"""
+    cdef Py_ssize_t k, total = count * n, shares
+    if total * n * <Py_ssize_t> sizeof(element) < 2 * SERIAL or (threads > 1 and crowded()):
+        threads = 1
+    shares = min(total, SHARES * threads) if threads > 1 else 1
+    if threads == 1:
+        fill_part(rows, n, 0, total, c, out, stream_it)
+        return
+    for k in prange(shares, schedule="dynamic", chunksize=1, num_threads=threads):
+        fill_part(rows, n, total * k // shares, total * (k + 1) // shares, c, out, stream_it)
+
+
+cdef int run_jacobian(
+    Batch* b, Py_ssize_t start, Py_ssize_t stop, double c, int threads, floating* unused, element* out
+) noexcept nogil:
+    """Matrices start .. stop of the batch; -1 where there is no memory for it"""
+    cdef floating[512] small
+    cdef floating* rows = small
+    cdef Py_ssize_t n = b.n, i, count, step = max(1, ROWS_AT_ONCE // (2 * n))
+    cdef bint stream_it = (stop - start) * n * n * <Py_ssize_t> sizeof(element) >= FILL_STREAM
+    cdef int status = 0
+    step = min(step, stop - start)
+    if step * 2 * n > 512:
+        rows = <floating*> malloc(step * 2 * n * sizeof(floating))
+        if rows == NULL:
+            return -1
+    b.out_stride[0] = 2 * n * sizeof(floating)
+    for i from start <= i < stop by step:
+        count = min(step, stop - i)
+        b.out = <char*> rows - i * b.out_stride[0]
+        status = run_all[floating](b, i, i + count, threads, NULL)
+        if status < 0:
+            break
+        fill_all(rows, n, count, <floating> c, out + i * n * n, stream_it, threads)
+    if rows != small:
+        free(rows)
+    return status

@@ -1,0 +1,263 @@
+// What derivatives and losses need besides math.hpp: sums of either sign, and what follows from a row's sums.
+// As there, what is computed once a row is computed for a group of rows, a row in each lane.
+#pragma once
+#include "math.hpp"
+
+namespace fastsoft { namespace {
+
+// ---- sums of products, which may have either sign ----
+
+// A run of 4 vecs is added as it comes, and the runs without loss: the error stays below 2 ulp of the largest
+// factor however long the row is. `ties` is not used.
+const int run_length = 4;
+template <class T> INLINE void begin_runs(Sums<T>& a) { a.hi = a.lo = a.ties = fill(T(0)); }
+template <class T, int U> INLINE void add_products(vec<T>& run, vec<T, U> a, vec<T, U> b) {
+    for (int k = 0; k < U; k++) run = mul_add(part(a, k), part(b, k), run);
+}
+template <class T, int U> INLINE void add_terms(vec<T>& run, vec<T, U> a) {
+    for (int k = 0; k < U; k++) run = run + part(a, k);
+}
+template <class T> INLINE void end_run(Sums<T>& a, vec<T> run) {
+    const pair<T> p = two_sum(a.hi, run);
+    a.hi = p.hi;
+    a.lo = a.lo + p.lo;
+}
+template <class T> INLINE bool all_finite(vec<T> a) { return !has_nan(a - a); }
+
+// ---- pairs ----
+
+template <class T> INLINE pair<T> product(pair<T> a, pair<T> b) {
+    const pair<T> p = two_product(a.hi, b.hi);
+    return fast_two_sum(p.hi, p.lo + mul_add(a.hi, b.lo, a.lo * b.hi));
+}
+template <class T> INLINE pair<T> sum(pair<T> a, pair<T> b) {
+    const pair<T> p = two_sum(a.hi, b.hi);
+    return fast_two_sum(p.hi, p.lo + (a.lo + b.lo));
+}
+template <class T> INLINE pair<T> inverse_temperature(const Factor& f) {
+    const double hi = f.hi * f.g;
+    return {fill((T)hi), fill((T)((hi - (double)(T)hi) + f.lo * f.g))};
+}
+// Where a row gives NaN: it is empty, or holds NaN or +inf.
+template <class T> INLINE pair<T> nan_if_empty(pair<T> r, const Shift<T>& s) {
+    return {choose(s.empty, fill(std::numeric_limits<T>::quiet_NaN()), r.hi), drop(s.empty, r.lo)};
+}
+
+// ---- sums of Others: the whole, its reciprocal, and 1 - sigma of a class of the maximum, which does not cancel ----
+
+template <class T> INLINE pair<T> with_maxima(const Sums<T>& a, const Shift<T>& s, vec<T> count) {
+    const pair<T> p = two_product(count, s.e_max), t = two_sum(p.hi, a.hi);
+    return fast_two_sum(t.hi, t.lo + (p.lo + (a.lo + count * s.e_max_lo)));
+}
+template <class T> struct Rest {
+    pair<T> factor;  // 1 / sum
+    pair<T> others;  // 1 - sigma_max
+};
+template <class T> INLINE Rest<T> rest(const Sums<T>& a, const Shift<T>& s) {
+    const vec<T> one = fill(T(1)), zero = fill(T(0));
+    const pair<T> whole = with_maxima(a, s, a.ties);
+    return {nan_if_empty(quotient({one, zero}, whole), s), quotient(with_maxima(a, s, a.ties - one), whole)};
+}
+
+// ---- z = v J ----
+
+// v enters as v * scale, scale a power of two that keeps its products from overflow. With m a class of the maximum
+// and D = sum_j e_j (v_j - v_m), v.sigma = v_m + D / sum e; what is left for class m, -D / sum e, does not cancel.
+template <class T> struct Vjp {
+    pair<T> mean;    // v.sigma * scale
+    pair<T> factor;  // e_i to sigma_i / (T scale)
+    vec<T> dominant, gap;  // z_m, and v_m - v.sigma
+};
+template <class T> INLINE T small_scale(T) { return std::ldexp(T(1), sizeof(T) == 4 ? -96 : -300); }
+template <class T>
+INLINE void set_vjp(Vjp<T>& a, const Sums<T>& sums, const Sums<T>& dot, const Shift<T>& s, vec<T> scale, vec<T> middle,
+                    const Factor& f) {
+    const vec<T> zero = fill(T(0)), one = fill(T(1)), up = one / scale;
+    const pair<T> r = reciprocal(sums, s, std::numeric_limits<T>::quiet_NaN());
+    const pair<T> d = product(fast_two_sum(dot.hi, dot.lo), r);
+    a.mean = sum({middle, zero}, d);
+    a.factor = product(r, inverse_temperature<T>(f));
+    a.factor.hi = a.factor.hi * up;
+    a.factor.lo = a.factor.lo * up;
+    a.dominant = scaled(s.e_max * (zero - d.hi), a.factor);
+    a.gap = (zero - d.hi) * up;
+}
+// The same for log_softmax: z_i = (g_i - sigma_i G) / T with G = sum g; z_m = g_m (1 - sigma_m) - sigma_m (G - g_m).
+template <class T> struct LogVjp {
+    pair<T> factor;  // e_i to -sigma_i G / T
+    vec<T> up;       // 1 / T
+    vec<T> dominant;
+};
+template <class T>
+INLINE void set_log_vjp(LogVjp<T>& a, const Sums<T>& sums, const Sums<T>& total, const Shift<T>& s, vec<T> g_max, const Factor& f) {
+    const vec<T> zero = fill(T(0));
+    const Rest<T> q = rest(sums, s);
+    const pair<T> t = inverse_temperature<T>(f), g = fast_two_sum(total.hi, total.lo);
+    const pair<T> minus = product({zero - g.hi, zero - g.lo}, t);
+    a.factor = product(q.factor, minus);
+    a.up = t.hi;
+    const pair<T> sigma = product({s.e_max, s.e_max_lo}, q.factor), kept = product({g_max, zero}, q.others);
+    const pair<T> lost = product(sum(g, {zero - g_max, zero}), sigma);
+    a.dominant = (sum(kept, {zero - lost.hi, zero - lost.lo})).hi * t.hi;
+}
+
+// ---- cross-entropy ----
+
+// What a row's loss l = sum_i a_i (log sum_j e^z_j - z_i) + z_loss (log sum_j e^z_j)^2 gives.
+template <class T> struct Loss {
+    vec<T> loss;
+    pair<T> factor;  // e_i to sigma_i A scale / T, with A = sum a + 2 z_loss log sum_j e^z_j
+    vec<T> down;     // scale / T
+    vec<T> special;  // the gradient at the label, or at a class of the maximum
+};
+template <class T> INLINE vec<T> log_sum(const pair<T>& log, const Shift<T>& s, const pair<T>& t) {
+    const pair<T> m = product({s.each.max, fill(T(0))}, t), l = sum(m, log);
+    return l.hi + l.lo;
+}
+// Labels: a is `weight` at the label, whose logit is x_label, and 0 elsewhere.
+template <class T> struct Label { vec<T> x, e, weight; };
+template <class T, class How>
+INLINE void set_label_loss(Loss<T>& l, const Sums<T>& sums, const Shift<T>& s, const Label<T>& t, double scale, double z_loss, const Factor& f, How how) {
+    const vec<T> zero = fill(T(0)), one = fill(T(1)), inf = fill(std::numeric_limits<T>::infinity());
+    const pair<T> log = log_of_sum(sums, s), z = argument(t.x, s.each, how), inverse = inverse_temperature<T>(f);
+    const pair<T> d = two_sum(s.top, zero - z.hi), sum_hi = two_sum(d.hi, log.hi);
+    const vec<T> near = sum_hi.hi + (sum_hi.lo + (((d.lo + s.top_lo) - z.lo) + log.lo));
+    l.loss = choose(equal(t.x, zero - inf), inf + log.hi, near);
+    l.loss = choose(s.empty, fill(std::numeric_limits<T>::quiet_NaN()), l.loss) * t.weight;
+    vec<T> extra = zero;
+    if (z_loss != 0) {
+        const vec<T> lse = log_sum(log, s, inverse);
+        l.loss = mul_add(lse * lse, fill((T)z_loss), l.loss);
+        extra = lse * fill((T)(2 * z_loss));
+    }
+    const Rest<T> q = rest(sums, s);
+    const pair<T> down = product(inverse, {fill((T)scale), zero});
+    l.factor = product(q.factor, product(down, {t.weight + extra, zero}));
+    l.down = down.hi;
+    const vec<T> sigma = scaled(t.e, q.factor);
+    const vec<T> minus = choose(equal(t.x, s.each.max), zero - (q.others.hi + q.others.lo), sigma - one);
+    l.special = mul_add(t.weight, minus, sigma * extra) * down.hi;
+}
+// Dense targets: weight = sum a, shortfall = sum a_i (z_max - z_i), a_max at the class of the maximum.
+template <class T>
+INLINE void set_target_loss(Loss<T>& l, const Sums<T>& sums, const Sums<T>& weight, const Sums<T>& shortfall, const Shift<T>& s,
+                            vec<T> a_max, double scale, double z_loss, const Factor& f) {
+    const vec<T> zero = fill(T(0));
+    const pair<T> log = log_of_sum(sums, s), inverse = inverse_temperature<T>(f);
+    const pair<T> a = fast_two_sum(weight.hi, weight.lo), p = fast_two_sum(shortfall.hi, shortfall.lo);
+    const pair<T> whole = sum(p, product(a, log));
+    l.loss = choose(s.empty, fill(std::numeric_limits<T>::quiet_NaN()), choose(equal(whole.hi - whole.hi, zero), whole.hi + whole.lo, shortfall.hi + log.hi));
+    vec<T> extra = zero;
+    if (z_loss != 0) {
+        const vec<T> lse = log_sum(log, s, inverse);
+        l.loss = mul_add(lse * lse, fill((T)z_loss), l.loss);
+        extra = lse * fill((T)(2 * z_loss));
+    }
+    const Rest<T> q = rest(sums, s);
+    const pair<T> down = product(inverse, {fill((T)scale), zero});
+    l.factor = product(q.factor, product(down, sum(a, {extra, zero})));
+    l.down = down.hi;
+    const vec<T> sigma = scaled(s.e_max, q.factor);
+    const pair<T> others = product(a, q.others), gap = sum(sum(a, {zero - a_max, zero}), {zero - others.hi, zero - others.lo});
+    l.special = mul_add(sigma, extra, gap.hi + gap.lo) * down.hi;
+}
+
+// One row's part of what its shift needs beyond Shared.
+template <class T> INLINE Shift<T> of_row(const Shift<T>& s, int k) {
+    Shift<T> a;
+    a.each = of_row(s.each, k);
+    a.top = lane(s.top, k);
+    a.top_lo = lane(s.top_lo, k);
+    return a;
+}
+// exp without a shift, for logarithms of probabilities; its unit is 2^-headroom.
+template <class T> INLINE Shared<T> unshifted(T) {
+    typedef constants<T> C;
+    const vec<T> zero = fill(T(0)), field = fill(C::bias + C::headroom);
+    return {zero, (zero - field) * fill(C::ln2_hi + C::ln2_lo), fill(C::round) + field, zero, zero, zero, zero};
+}
+template <class T> INLINE T unshifted_unit(T) { return std::ldexp(T(1), -(int)constants<T>::headroom); }
+template <class T> INLINE T in_lane(const vec<T>& v, int k) {
+    T a[vec<T>::lanes];
+    std::memcpy(a, &v, sizeof a);
+    return a[k];
+}
+
+// ---- one register ----
+
+// v as it enters a weighted sum
+template <class T, int U> INLINE vec<T, U> weighed(vec<T, U> v, T scale, T middle) {
+    return mul_sub(v, fill<U>(scale), fill<U>(middle));
+}
+template <class T, int U> INLINE vec<T, U> turned(vec<T, U> e, vec<T, U> v, T scale, T mean, const pair<T>& factor) {
+    return scaled(e * mul_sub(v, fill<U>(scale), fill<U>(mean)), factor);
+}
+// y (v - mean) for a kept y
+template <class T, int U> INLINE vec<T, U> turned_output(vec<T, U> y, vec<T, U> v, const pair<T>& mean) {
+    return y * ((v - spread<U>(mean.hi)) - spread<U>(mean.lo));
+}
+// v - mean, back from its scale
+template <class T, int U> INLINE vec<T, U> centred(vec<T, U> v, T scale, T up, const pair<T>& mean) {
+    return (mul_sub(v, fill<U>(scale), spread<U>(mean.hi)) - spread<U>(mean.lo)) * fill<U>(up);
+}
+// g / T + e factor
+template <class T, int U> INLINE vec<T, U> log_turned(vec<T, U> e, vec<T, U> g, const pair<T>& factor, T up) {
+    return mul_add(e, spread<U>(factor.hi), mul_add(e, spread<U>(factor.lo), g * fill<U>(up)));
+}
+// e factor - a down
+template <class T, int U> INLINE vec<T, U> less_target(vec<T, U> e, vec<T, U> a, const pair<T>& factor, T down) {
+    return sub_mul(scaled(e, factor), a, fill<U>(down));
+}
+template <class T, int U> INLINE vec<T, U> minus_product(vec<T, U> a, vec<T, U> b) { return sub_mul(fill<U>(T(0)), a, b); }
+template <class T, int U> INLINE vec<T, U> times(vec<T, U> a, vec<T, U> b) { return a * b; }
+// sigma (1 - sigma), rounded once; times c
+template <class T, int U> INLINE vec<T, U> own_slope(vec<T, U> y, T c) { return sub_mul(y, y, y) * fill<U>(c); }
+// a (z_max - z), and 0 where a is 0
+template <class T, class How, int U>
+INLINE vec<T, U> shortfall(vec<T, U> x, vec<T, U> a, const Shift<T>& s, How how) {
+    const pair<T, U> z = argument(x, s.each, how);
+    const vec<T, U> zero = fill<U>(T(0)), d = spread<U>(s.top) - z.hi, lo = spread<U>(s.top_lo) - z.lo;
+    return drop(equal(a, zero), a * (d + keep(equal(lo - lo, zero), lo)));
+}
+// t log z, and 0 where t is 0; z < 0 gives NaN
+template <class T, int U> INLINE vec<T, U> target_log(vec<T, U> z, vec<T, U> t) {
+    typedef constants<T> C;
+    const T inf = std::numeric_limits<T>::infinity(), lift = std::ldexp(T(1), sizeof(T) == 4 ? 64 : 512);
+    const vec<T, U> one = fill<U>(T(1)), zero = fill<U>(T(0)), half = fill<U>(T(0.5));
+    const vec<T, U> by = choose(not_below(fill<U>(1 / lift), z), fill<U>(lift), choose(not_below(z, fill<U>(lift)), fill<U>(1 / lift), one));
+    const vec<T, U> u = z * by;
+    const vec<T, U> j = exponent(u * fill<U>(T(1.4142135623730951)));
+    const vec<T, U> f = mul_sub(u, low_bits_to_exponent(fill<U>(C::round) + (fill<U>(C::bias) - j)), one);
+    const vec<T, U> k = j - exponent(by);
+    const vec<T, U> s = f / (f + fill<U>(T(2))), s2 = s * s, square = half * f * f;
+    const vec<T, U> tail = square - s * mul_add(s2, polynomial(s2, C::log_w), square);
+    const pair<T, U> p = two_product(k, fill<U>(C::ln2_hi)), h = two_sum(p.hi, f);
+    vec<T, U> log = h.hi + ((h.lo + p.lo) + (k * fill<U>(C::ln2_lo) - tail));
+    log = choose(equal(z, zero), fill<U>(-inf), choose(equal(z, fill<U>(inf)), z, log));
+    log = choose(not_below(z, zero), log, fill<U>(std::numeric_limits<T>::quiet_NaN()));
+    return choose(equal(z, z), drop(equal(t, zero), t * log), z);
+}
+// -t / z; where z is 0, 0 if t is, else infinite
+template <class T, int U> INLINE vec<T, U> target_slope(vec<T, U> z, vec<T, U> t) {
+    const vec<T, U> zero = fill<U>(T(0)), minus = zero - t;
+    const mask<T, U> none = equal(z, zero);
+    const vec<T, U> pole = drop(equal(t, zero), minus * fill<U>(std::numeric_limits<T>::infinity()));
+    return choose(none, pole, minus / choose(none, fill<U>(T(1)), z));
+}
+
+
+// What the passes over one row share.
+template <class T> struct Pass {
+    int what;
+    const T* x;
+    const T* v;
+    T* y;
+    ptrdiff_t n;
+    const Shift<T>* shift;
+    Shared<T> shared;
+    T scale, middle;
+    pair<T> mean, factor;
+    Sums<T> sums, dots;
+};
+
+}}  // namespace
