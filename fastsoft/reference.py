@@ -210,21 +210,29 @@ def _normal(x: Array, axis: int) -> Array:
     return _like(x, (np.asarray(total).astype(np.float64) - 2 * 65535) / 37837, axis)
 
 
+def _rounded(f: Callable[[Array], Array], x: Array, axis: int) -> Array:
+    """f of the rows in float64, as x's type: what the caller of a function of f(x) has kept."""
+    rows = _rows(x, axis)
+    return _like(x, f(rows) if rows.size else rows, axis)
+
+
 def with_vector(x: Array, axis: int) -> tuple[Array, ...]:
     return x, _normal(x, axis)
 
 
 def softmax_with_vector(x: Array, axis: int) -> tuple[Array, ...]:
-    return _like(x, _numpy_softmax(_rows(x, axis)), axis), _normal(x, axis)
+    return _rounded(_numpy_softmax, x, axis), _normal(x, axis)
 
 
 def log_softmax_with_vector(x: Array, axis: int) -> tuple[Array, ...]:
-    return _like(x, _numpy_log_softmax(_rows(x, axis)), axis), _normal(x, axis)
+    return _rounded(_numpy_log_softmax, x, axis), _normal(x, axis)
 
 
 def softmax_with_targets(x: Array, axis: int) -> tuple[Array, ...]:
-    t = np.ldexp((_chance(x, axis) >> np.uint64(11)).astype(np.float64), -53) / (x.shape[axis] if x.ndim else 1)
-    return _like(x, _numpy_softmax(_rows(x, axis)), axis), _like(x, t, axis)
+    """Numbers from 0 to 1 / n."""
+    h = _chance(x, axis)
+    t = np.ldexp((h >> np.uint64(11)).astype(np.float64), -53) / h.shape[-1]
+    return _rounded(_numpy_softmax, x, axis), _like(x, t, axis)
 
 
 def with_labels(x: Array, axis: int) -> tuple[Array, ...]:

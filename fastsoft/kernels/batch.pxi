@@ -12,15 +12,15 @@ cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
     """Short rows, and rows that lie next to their neighbours, class by class"""
     cdef Py_ssize_t last = b.x_stride[b.ndim - 1] if b.ndim > 0 else 0
     if b.op.kind >= VJP:
-        return False
+        return b.op.kind == JACOBIAN and b.n <= SHORT
     if b.n <= SHORT:
         return True
     return last == itemsize and b.x_step != itemsize and b.shape[b.ndim - 1] >= 4
 
 
-cdef inline int rows_in_group(Py_ssize_t n, Py_ssize_t lanes) noexcept nogil:
+cdef inline int rows_in_group(const Batch* b, Py_ssize_t lanes) noexcept nogil:
     """As many as a register has lanes, but no more than stay in the first-level cache"""
-    return <int> max(1, min(lanes, GROUP // max(n, 1)))
+    return <int> max(1, min(lanes, (GROUP // 2 if b.v != NULL else GROUP) // max(b.n, 1)))
 
 
 cdef inline int tiles_together(Py_ssize_t n) noexcept nogil:
@@ -36,7 +36,7 @@ cdef inline Py_ssize_t rows_at_once(const Batch* b, element* unused) noexcept no
     """Rows that are computed together"""
     cdef Py_ssize_t lanes = REGISTER // (sizeof(double) if element is double else sizeof(float))
     if not by_tiles(b, sizeof(element)):
-        return rows_in_group(b.n, lanes)
+        return rows_in_group(b, lanes)
     return lanes * (tiles_together(b.n) if b.x_step != sizeof(element) else tiles_at_once(b.n))
 
 
@@ -60,7 +60,7 @@ cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t itemsize, Py_ssiz
     if b.x_step == itemsize and (b.out == NULL or b.out_step == itemsize) and worksize == itemsize:
         if b.where == NULL and not b.stream and (not second or (b.v_step == itemsize and not makes_targets(b))):
             return REGISTER
-    return b.n * worksize * rows_in_group(b.n, REGISTER // worksize) * (2 if second else 1) + REGISTER
+    return b.n * worksize * rows_in_group(b, REGISTER // worksize) * (2 if second else 1) + REGISTER
 
 
 cdef inline void make_target(const Batch* b, Py_ssize_t i, floating* t, element* unused) noexcept nogil:
@@ -87,7 +87,7 @@ cdef inline void one_group(
 ) noexcept nogil:
     """Rows i .. i + count from x to out: as they lie where they can be used so, else by way of scratch"""
     cdef Py_ssize_t results = results_of(b)
-    cdef floating* second = scratch + rows_in_group(b.n, REGISTER // sizeof(floating)) * b.n
+    cdef floating* second = scratch + rows_in_group(b, REGISTER // sizeof(floating)) * b.n
     cdef const floating* x[16]
     cdef const floating* v[16]
     cdef floating* y[16]
@@ -154,7 +154,7 @@ cdef inline void tile_out(
 ) noexcept nogil:
     """The lanes of a tile to rows i .. i + count"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating), j, c
-    cdef Py_ssize_t results = 1 if b.op.kind == LOGSUMEXP else b.n
+    cdef Py_ssize_t results = results_of(b)
     cdef Py_ssize_t out[16]
     cdef bint beside = locate(b, b.out_stride, i, count, sizeof(element), out)
     if beside and (b.out_step != sizeof(element) or results == 1):
@@ -162,6 +162,10 @@ cdef inline void tile_out(
             scatter(scratch + j * lanes, 1, count, b.out + out[0] + j * b.out_step, sizeof(element), unused)
     elif b.out_step == sizeof(element) and results > 1:
         tile_to_rows(b, out, count, scratch, unused)
+        if b.op.kind == JACOBIAN:
+            for c in range(count):
+                out[c] += b.n * sizeof(element)
+            tile_to_rows(b, out, count, scratch + TILES * b.n * lanes, unused)
     else:
         for c in range(count):
             scatter(scratch + c, lanes, results, b.out + out[c], b.out_step, unused)
@@ -253,7 +257,7 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
                     some_tiles[float, element](b, i, count, <float*> scratch, unused)
             i += count
     else:
-        count = rows_in_group(b.n, lanes)
+        count = rows_in_group(b, lanes)
         while i < stop:
             if element is double:
                 one_group[double, element](b, i, <int> min(count, stop - i), <double*> scratch, unused, NULL)

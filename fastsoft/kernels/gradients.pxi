@@ -3,6 +3,7 @@
 
 cdef enum What:
     WEIGH  # y = e = exp(x - max); sums of e, and of e (v scale - middle)
+    PRODUCT  # sum of x v
     DOT  # sum of x (v scale - middle)
     EXP  # y = e; sums of the Others
     EXP_SUM  # sums of the Others
@@ -51,9 +52,10 @@ cdef inline void block_weigh(
 
 
 cdef inline void block_runs(
-    const Pass[floating]* p, Py_ssize_t start, Py_ssize_t stop, How how, Sums[floating]* sums, Sums[floating]* dots
+    const Pass[floating]* p, int what, Py_ssize_t start, Py_ssize_t stop, How how, Sums[floating]* sums,
+    Sums[floating]* dots
 ) noexcept nogil:
-    """DOT, TOTAL, TARGET, LOG_TARGET: sums that run"""
+    """The passes that give sums, but for those of exp; `what` is known when compiling"""
     cdef Py_ssize_t i = start, end, lanes = REGISTER // sizeof(floating), step = together * lanes
     cdef floating zero = 0, one = 1
     cdef Sums[floating] a, d
@@ -67,44 +69,51 @@ cdef inline void block_runs(
         weights = run
         while i < end:
             v = load_bunch(p.v + i, stop - i, zero)
-            if p.what == DOT:
+            prefetch_bunch_ahead(p.v + i + GROUP)
+            if what == PRODUCT:
+                prefetch_bunch_ahead(p.x + i + GROUP)
+                add_products(run, load_bunch(p.x + i, stop - i, zero), v)
+            elif what == DOT:
                 add_products(run, load_bunch(p.x + i, stop - i, zero), weighed(v, p.scale, p.middle))
-            elif p.what == TOTAL:
+            elif what == TOTAL:
                 add_terms(run, v)
-            elif p.what == TARGET:
+            elif what == TARGET:
                 add_terms(weights, v)
                 add_terms(run, shortfall(load_bunch(p.x + i, stop - i, zero), v, p.shift[0], how))
             else:
                 add_terms(run, target_log(load_bunch(p.x + i, stop - i, one), v))
             i += step
         end_run(d, run)
-        if p.what == TARGET:
+        if what == TARGET:
             end_run(a, weights)
     sums[0] = a
     dots[0] = d
 
 
-cdef inline void block_map(const Pass[floating]* p, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """The passes that give y"""
+cdef inline void block_map(
+    const Pass[floating]* p, int what, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """The passes that give y; `what` is known when compiling"""
     cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
     cdef floating zero = 0, one = 1, mean = in_lane(p.mean.hi, 0), scale = p.scale, middle = p.middle
     cdef pair[floating] factor = p.factor, both = p.mean
     cdef bunch[floating] x
     for i from start <= i < stop by step:
         x = load_bunch(p.x + i, stop - i, zero)
-        if p.what == TURN:
+        if what == TURN:
             x = turned(x, load_bunch(p.v + i, stop - i, zero), scale, mean, factor)
-        elif p.what == TURN_OUTPUT:
+        elif what == TURN_OUTPUT:
+            prefetch_bunch_ahead(p.y + i + GROUP)
             x = turned_output(x, load_bunch(p.v + i, stop - i, zero), both)
-        elif p.what == CENTRE:
+        elif what == CENTRE:
             x = centred(load_bunch(p.v + i, stop - i, zero), scale, middle, both)
-        elif p.what == LOG_TURN:
+        elif what == LOG_TURN:
             x = log_turned(x, load_bunch(p.v + i, stop - i, zero), factor, middle)
-        elif p.what == SLOPE:
+        elif what == SLOPE:
             x = less_target(x, load_bunch(p.v + i, stop - i, zero), factor, middle)
-        elif p.what == SCALE:
+        elif what == SCALE:
             x = scaled(x, factor)
-        elif p.what == DIAGONAL_OF:
+        elif what == DIAGONAL_OF:
             x = own_slope(scaled(x, factor), middle)
         else:
             x = target_slope(x, load_bunch(p.v + i, stop - i, zero))
@@ -123,10 +132,32 @@ cdef inline void block_pass(
         block_sum(p.x + start, p.y + start, stop - start, &p.shared, True, how, others, sums)
     elif p.what == EXP_SUM:
         block_sum(p.x + start, NULL, stop - start, &p.shared, False, how, others, sums)
-    elif p.what < TURN:
-        block_runs(p, start, stop, how, sums, dots)
+    elif p.what == PRODUCT:
+        block_runs(p, PRODUCT, start, stop, how, sums, dots)
+    elif p.what == DOT:
+        block_runs(p, DOT, start, stop, how, sums, dots)
+    elif p.what == TOTAL:
+        block_runs(p, TOTAL, start, stop, how, sums, dots)
+    elif p.what == TARGET:
+        block_runs(p, TARGET, start, stop, how, sums, dots)
+    elif p.what == LOG_TARGET:
+        block_runs(p, LOG_TARGET, start, stop, how, sums, dots)
+    elif p.what == TURN:
+        block_map(p, TURN, start, stop)
+    elif p.what == TURN_OUTPUT:
+        block_map(p, TURN_OUTPUT, start, stop)
+    elif p.what == CENTRE:
+        block_map(p, CENTRE, start, stop)
+    elif p.what == LOG_TURN:
+        block_map(p, LOG_TURN, start, stop)
+    elif p.what == SLOPE:
+        block_map(p, SLOPE, start, stop)
+    elif p.what == SCALE:
+        block_map(p, SCALE, start, stop)
+    elif p.what == DIAGONAL_OF:
+        block_map(p, DIAGONAL_OF, start, stop)
     else:
-        block_map(p, start, stop)
+        block_map(p, TARGET_SLOPE, start, stop)
 
 
 cdef void team_pass(const Pass[floating]* p, How how, const Team* team) noexcept nogil:
@@ -284,7 +315,6 @@ cdef inline void apply_jacobian(
     cdef Sums[floating] sums[16]
     cdef Py_ssize_t at[16]
     cdef floating* diagonal
-    cdef floating others
     p.n = n
     for r in range(count):
         at[r] = row_find(x[r], n, in_lane(top, r))
@@ -298,9 +328,8 @@ cdef inline void apply_jacobian(
         p.y = y[r] + (n if op.kind == JACOBIAN else 0)
         diagonal = p.y
         row_pass(&p, DIAGONAL_OF, how, team)
-        others = in_lane(q.others.hi + q.others.lo, r)
-        if others < 0.5:  # one class has more than half: 1 - sigma cancels there, its others do not
-            diagonal[at[r]] = in_lane(s.e_max, r) * in_lane(q.factor.hi, r) * others * p.middle
+        if in_lane(q.others.hi, r) < 0.5:  # one class has more than half: 1 - sigma cancels there, its others do not
+            diagonal[at[r]] = in_lane(slope_of_largest(q, s[0]), r) * p.middle
         if not all_finite(p.factor.hi):
             row_tidy(diagonal, n)
         if op.kind == JACOBIAN:
@@ -384,43 +413,46 @@ cdef inline void apply_to_output(
     Py_ssize_t first, const Team* team
 ) noexcept nogil:
     """What takes probabilities, or their logarithms, and no exp of anything else"""
-    cdef int r
+    cdef int r, what = PRODUCT if op.kind == VJP_FROM_OUTPUT else TOTAL
     cdef Plain plain
     cdef Pass[floating] p
-    cdef Sums[floating] sums
+    cdef Sums[floating] sums[16]
     cdef floating zero = 0, total
+    cdef vec[floating] losses
+    if op.kind == CROSS_ENTROPY:
+        what = LOG_TARGET
     p.n = n
+    p.scale, p.middle = 1, 1
     for r in range(count):
-        p.x, p.v, p.y, p.scale, p.middle = x[r], v[r], y[r], 1, 0
+        p.x, p.v, p.y = x[r], v[r], y[r]
         if op.kind == CROSS_ENTROPY_GRAD:
             row_pass(&p, TARGET_SLOPE, plain, team)
             row_tidy(y[r], n)
-            continue
-        if op.kind == VJP_FROM_OUTPUT:
-            row_pass(&p, DOT, plain, team)
-        elif op.kind == LOG_VJP_FROM_OUTPUT:
-            row_pass(&p, TOTAL, plain, team)
         else:
-            row_pass(&p, LOG_TARGET, plain, team)
-        sums = p.dots
-        fold(&sums, 1)
-        p.mean.hi, p.mean.lo = sums.hi, sums.lo
-        p.mean = of_row(p.mean, 0)
-        if not all_finite(p.mean.hi):
-            p.mean.lo = fill(zero)
-        total = in_lane(p.mean.hi + p.mean.lo, 0)
+            row_pass(&p, what, plain, team)
+            sums[r] = p.dots
+    if op.kind == CROSS_ENTROPY_GRAD:
+        return
+    fold(&sums[0], count)
+    p.mean.hi, p.mean.lo = sums[0].hi, finite_part(sums[0].lo)
+    losses = one_nan(minus(p.mean.hi + p.mean.lo), p.mean.hi)
+    sums[0].hi, sums[0].lo = p.mean.hi, p.mean.lo
+    for r in range(count):
+        p.x, p.v, p.y = x[r], v[r], y[r]
+        total = in_lane(losses, r)
+        if op.kind == CROSS_ENTROPY:
+            (<floating*> op.loss)[first + r] = total
+            continue
+        p.mean.hi, p.mean.lo = sums[0].hi, sums[0].lo
+        p.mean = of_row(p.mean, r)
         if op.kind == VJP_FROM_OUTPUT:
             row_pass(&p, TURN_OUTPUT, plain, team)
-        elif op.kind == LOG_VJP_FROM_OUTPUT:
+        else:
             p.shared = unshifted(zero)
             row_pass(&p, EXP, plain, team)
-            p.x, p.middle = y[r], 1
-            p.factor.hi = fill(-total * unshifted_unit(zero))
-            p.factor.lo = fill(zero)
+            p.x = y[r]
+            p.factor.hi, p.factor.lo = fill(total * unshifted_unit(zero)), fill(zero)
             row_pass(&p, LOG_TURN, plain, team)
-        else:
-            (<floating*> op.loss)[first + r] = 0 - total
-            continue
         if total - total != 0:
             row_tidy(y[r], n)
 

@@ -6,30 +6,38 @@ cdef enum:
     ROWS_AT_ONCE = 1048576  # numbers that are kept of sigma and the diagonal
 
 
+cdef inline vec[floating] entry(vec[floating] own, vec[floating] other, vec[floating] c, How how) noexcept nogil:
+    """-sigma_i sigma_j c"""
+    if How is Plain:
+        return minus_product(own, other)
+    return times(minus_product(own, other), c)
+
+
 cdef inline void fill_rows(
-    const floating* rows, Py_ssize_t n, Py_ssize_t start, Py_ssize_t stop, floating c, element* out, floating* unused
+    const floating* rows, Py_ssize_t n, Py_ssize_t start, Py_ssize_t stop, floating c, element* out, How how
 ) noexcept nogil:
     """Rows start .. stop of all matrices, one below the other, to out: -sigma_i sigma_j, and the diagonal; times c"""
-    cdef Py_ssize_t q, i = start % n, j, left = (stop - start) * n, lanes = REGISTER // sizeof(floating)
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), whole = n // lanes * lanes, left = (stop - start) * n
+    cdef Py_ssize_t i = start % n, end, j
     cdef const floating* y = rows + start // n * 2 * n  # sigma and then the diagonal
     cdef floating zero = 0
-    cdef vec[floating] own, factor = fill(c)
-    cdef bint plain = c == 1
+    cdef vec[floating] own, last, factor = fill(c)
     if not (floating is double and element is not double) and not (floating is float and element is double):
-        for q in range(start, stop):
-            own = fill(y[i])
-            for j from 0 <= j < n by lanes:  # what is written past the end of a row, the next one writes again
-                if plain:
-                    store(out + j, minus_product(own, load(y + j, n - j, zero)), left - j)
-                else:
-                    store(out + j, times(minus_product(own, load(y + j, n - j, zero)), factor), left - j)
-            from_work(y[n + i] if plain else y[n + i] * c, out + i)
-            out += n
-            left -= n
-            i += 1
-            if i == n:
-                i = 0
-                y += 2 * n
+        while left > 0:
+            last = load(y + whole, n - whole, zero)
+            end = min(n, i + left // n)
+            while i < end:
+                own = fill(y[i])
+                for j from 0 <= j < whole by lanes:
+                    store(out + j, entry(own, load(y + j, lanes, zero), factor, how), lanes)
+                if whole < n:  # what is written past the end of a row, the next one writes again
+                    store(out + whole, entry(own, last, factor, how), left - whole)
+                from_work(y[n + i] * c, out + i)
+                out += n
+                left -= n
+                i += 1
+            i = 0
+            y += 2 * n
 
 
 cdef inline void fill_part(
@@ -39,13 +47,21 @@ cdef inline void fill_part(
     cdef char[16448] memory  # FILL + REGISTER
     cdef floating* piece = <floating*> (memory + (-<uintptr_t> memory) % REGISTER)
     cdef Py_ssize_t q, end, step = FILL // (n * <Py_ssize_t> sizeof(floating))
+    cdef Plain plain
+    cdef Scaled scaled
     cdef bint same = (floating is float and element is float) or (floating is double and element is double)
     if not same or not stream_it or step == 0:
-        fill_rows(rows, n, start, stop, c, out + start * n, <floating*> NULL)
+        if c == 1:
+            fill_rows(rows, n, start, stop, c, out + start * n, plain)
+        else:
+            fill_rows(rows, n, start, stop, c, out + start * n, scaled)
         return
     for q from start <= q < stop by step:
         end = min(q + step, stop)
-        fill_rows(rows, n, q, end, c, piece, <floating*> NULL)
+        if c == 1:
+            fill_rows(rows, n, q, end, c, piece, plain)
+        else:
+            fill_rows(rows, n, q, end, c, piece, scaled)
         block_stream(piece, <floating*> (out + q * n), (end - q) * n)
     fence()
 

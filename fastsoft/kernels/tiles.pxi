@@ -61,15 +61,30 @@ cdef inline void tile_sum(
     total[0] = part[0]
 
 
+cdef inline void tile_slopes(
+    floating* e, floating* slopes, Py_ssize_t n, const Rest[floating]* q, const Shift[floating]* s
+) noexcept nogil:
+    """sigma in place of e, and sigma (1 - sigma)"""
+    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef floating zero = 0
+    cdef vec[floating] v, y
+    for j in range(n):
+        v = load(e + j * lanes, lanes, zero)
+        y = scaled(v, q.factor)
+        store(e + j * lanes, one_nan(y, y), lanes)
+        store(slopes + j * lanes, own_or_largest_slope(v, y, q[0], s[0]), lanes)
+
+
 cdef inline void apply_tiles(
     floating* x, Py_ssize_t n, int count, const vec[floating]* top, pair[floating]* factor, const Operation* op, How how
 ) noexcept nogil:
-    """Tiles in place (logsumexp: into their class 0; softmax: still to be multiplied by the factors), step by step:
-    what each waits for, the others fill"""
+    """Tiles in place (logsumexp: into their class 0; softmax: still to be multiplied by the factors; Jacobian: sigma,
+    and the diagonal TILES tiles further), step by step: what each waits for, the others fill"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
     cdef Shift[floating] s[TILES]
     cdef Sums[floating] sums[TILES]
     cdef Log[floating] log[TILES]
+    cdef Rest[floating] q
     cdef All all_terms
     cdef Others others
     cdef floating low = -INFINITY, zero = 0
@@ -87,7 +102,12 @@ cdef inline void apply_tiles(
             factor[t] = reciprocal(sums[t], s[t], <floating> op.empty)
         return
     for t in range(count):
-        tile_sum(x + t * n * lanes, False, n, &s[t].each, how, others, &sums[t])
+        tile_sum(x + t * n * lanes, op.kind == JACOBIAN, n, &s[t].each, how, others, &sums[t])
+    if op.kind == JACOBIAN:
+        for t in range(count):
+            q = rest(sums[t], s[t])
+            tile_slopes(x + t * n * lanes, x + (TILES + t) * n * lanes, n, &q, &s[t])
+        return
     for t in range(count):
         if op.kind == LOG_SOFTMAX:
             log[t] = log_shift(sums[t], s[t], <floating> op.empty)

@@ -24,6 +24,9 @@ template <class T> INLINE void end_run(Sums<T>& a, vec<T> run) {
 }
 template <class T> INLINE bool all_finite(vec<T> a) { return !has_nan(a - a); }
 
+template <class T> INLINE vec<T> finite_part(vec<T> a) { return keep(equal(a - a, fill(T(0))), a); }
+template <class T> INLINE vec<T> minus(vec<T> a) { return fill(T(0)) - a; }
+
 // ---- pairs ----
 
 template <class T> INLINE pair<T> product(pair<T> a, pair<T> b) {
@@ -57,6 +60,18 @@ template <class T> INLINE Rest<T> rest(const Sums<T>& a, const Shift<T>& s) {
     const vec<T> one = fill(T(1)), zero = fill(T(0));
     const pair<T> whole = with_maxima(a, s, a.ties);
     return {nan_if_empty(quotient({one, zero}, whole), s), quotient(with_maxima(a, s, a.ties - one), whole)};
+}
+
+// sigma_m (1 - sigma_m) of a class m of the maximum.
+template <class T> INLINE vec<T> slope_of_largest(const Rest<T>& q, const Shift<T>& s) {
+    return scaled(s.e_max, q.factor) * (q.others.hi + q.others.lo);
+}
+// sigma (1 - sigma) of y = sigma, which comes from e: that of the largest class where it has more than half.
+template <class T> INLINE vec<T> own_or_largest_slope(vec<T> e, vec<T> y, const Rest<T>& q, const Shift<T>& s) {
+    const vec<T> own = sub_mul(y, y, y);
+    const vec<T> either = choose(equal(e, s.e_max), slope_of_largest(q, s), own);
+    const vec<T> slope = choose(not_below(q.others.hi, fill(T(0.5))), own, either);
+    return one_nan(slope, slope);
 }
 
 // ---- z = v J ----
