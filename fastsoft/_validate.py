@@ -76,7 +76,8 @@ def two_arrays(x: object, v: object, names: tuple[str, str] = ("x", "v")) -> tup
         try:
             both = np.result_type(a, b)
         except TypeError as error:
-            raise TypeError(f"{names[0]} of dtype {a.dtype} and {names[1]} of {b.dtype} have no common dtype") from error
+            dtypes = f"{names[0]} of dtype {a.dtype} and {names[1]} of {b.dtype}"
+            raise TypeError(f"{dtypes} have no common dtype") from error
         a, b = a.astype(both, copy=False), b.astype(both, copy=False)
     if a.shape != b.shape:
         try:
@@ -230,8 +231,8 @@ def no_empty_rows(x: Array, axis: tuple[int, ...], where: Array | None) -> None:
 
 def new(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """An array for a result, not yet filled."""
-    large = math.prod(shape) * dtype.itemsize >= LARGE
-    return _memory.empty(shape, dtype) if large else np.empty(shape, dtype)  # type: ignore[no-any-return]
+    make = _memory.empty if math.prod(shape) * dtype.itemsize >= LARGE else np.empty
+    return make(shape, dtype)
 
 
 def result(out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -276,4 +277,3 @@ def must_copy(out: Array, x: Array, where: Array | None) -> bool:
         return np.shares_memory(out, x, max_work=1)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
-

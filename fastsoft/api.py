@@ -296,9 +296,7 @@ def _compute(
     return None
 
 
-def _compute_joined(
-    kind: int, x: Array, y: Array, where: Array | None, classes: tuple[int, ...], *rest: Any
-) -> None:
+def _compute_joined(kind: int, x: Array, y: Array, where: Array | None, classes: tuple[int, ...], *rest: Any) -> None:
     """As `_compute` with the axes `classes` joined to one, without a copy where they lie as one."""
     order = (*(d for d in range(x.ndim) if d not in classes), *sorted(classes))
 

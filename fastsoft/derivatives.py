@@ -11,6 +11,7 @@ from . import _validate
 from ._dispatch import kernels
 from ._run import DIAGONAL, LOG_VJP, LOG_VJP_FROM_OUTPUT, VJP, VJP_FROM_OUTPUT, VJP_GAP, pieces
 from ._threads import allowed, get_num_threads
+from .api import softmax
 
 Array = np.ndarray[Any, Any]
 LAST, ONE = -1, 1.0  # the defaults, compared by identity: a call that leaves them alone takes the short way
@@ -565,14 +566,12 @@ class SoftmaxJacobian:
         vectors = b.ndim <= self._x.ndim
         k = -1 if vectors else -2
         x = self._x if vectors else self._x[..., None]
-        work = np.result_type(x.dtype, b.dtype, np.float64)
-        b = b.astype(work)
-        from .api import softmax  # api imports what this module gives to the package
-
+        dtype = np.result_type(x.dtype, b.dtype)
+        b = b.astype(np.float64)
         with np.errstate(all="ignore"):
-            u = (b - b.mean(axis=k, keepdims=True)) / softmax(x.astype(work), k)
+            u = (b - b.mean(axis=k, keepdims=True)) / softmax(x.astype(np.float64), k)
             u -= u.mean(axis=k, keepdims=True)
-            return u.astype(np.result_type(x.dtype, np.asarray(w).dtype if np.asarray(w).dtype.kind == "f" else x.dtype))
+            return np.asarray(u.astype(dtype))
 
 
 def _run(
@@ -613,8 +612,16 @@ def _run(
 
 
 def _compute(
-    kind: int, x: Array, v: Array | None, y: Array, axis: int, how: int, factor: tuple[float, float, float], threads: int
+    kind: int,
+    x: Array,
+    v: Array | None,
+    y: Array,
+    axis: int,
+    how: int,
+    factor: tuple[float, float, float],
+    threads: int,
 ) -> None:
+    """Run the kernel over x, in pieces; all arrays have x's axes."""
     n = x.shape[axis]
     scale = factor[0] * factor[2] if kind == DIAGONAL else 1.0
     for start, stop in pieces(x.size // n, n):

@@ -351,13 +351,14 @@ class _Job:
             raise ValueError("x must have an axis of classes, got a 0-d array")
         self.axis = _validate.axis(axis, a.ndim)
         n = a.shape[self.axis]
-        self.labels = self.targets = self.row_weights = None
+        self.labels: Array | None = None
+        self.targets: Array | None = None
+        self.row_weights: Array | None = None
         batch = tuple(np.delete(a.shape, self.axis))
         if _validate.are_labels(t, batch):
             self.labels = _validate.labels(t, n, ignore_index)
         else:
-            self._set_targets(a, t, batch, ignore_index)
-            a = self.x
+            a, self.targets = self._dense(a, t, batch, ignore_index)
         self.x, self.dtype, self.batch = a, a.dtype, batch
         self.weight = _validate.class_weights(weight, n)
         self.smoothing = _validate.number("label_smoothing", label_smoothing, 0, 1)
@@ -373,16 +374,18 @@ class _Job:
             total = self._total_weight()
             self.scale = 1 / total if total else 0.0
 
-    def _set_targets(self, x: Array, t: object, batch: tuple[int, ...], ignore_index: object) -> None:
-        given = np.shape(t)  # type: ignore[arg-type]
-        if given != x.shape:
+    @staticmethod
+    def _dense(x: Array, t: object, batch: tuple[int, ...], ignore_index: object) -> tuple[Array, Array]:
+        """Logits and dense targets in one dtype."""
+        targets = _validate.array(t, "t")
+        if targets.shape != x.shape:
             raise ValueError(
                 f"t must be integer labels of shape {batch} or dense targets of the shape of x, {x.shape}, "
-                f"got {np.asarray(t).dtype} of shape {given}"
+                f"got {np.asarray(t).dtype} of shape {targets.shape}"
             )
         if ignore_index is not None:
             raise ValueError(f"ignore_index goes with labels, got {ignore_index!r} with dense targets")
-        self.x, self.targets = _validate.two_arrays(x, t, ("x", "t"))
+        return _validate.two_arrays(x, targets, ("x", "t"))
 
     def _total_weight(self) -> float:
         """What a mean is taken over."""

@@ -31,7 +31,7 @@ cdef inline void block_sum(
     const floating* x, floating* e, Py_ssize_t n, const Shared[floating]* shared, bint keep, How how, Which which,
     Sums[floating]* total
 ) noexcept nogil:
-    """Sum of exp(x_i - max) lane by lane; the terms go to e if they are to be kept, else e, unless NULL, is asked for"""
+    """Sum of exp(x_i - max) lane by lane; the terms go to e if they are kept, else e, unless NULL, is asked for"""
     cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
     cdef floating low = -INFINITY
     cdef Shared[floating] s = shared[0]

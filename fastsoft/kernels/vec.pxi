@@ -1,4 +1,5 @@
-# What simd/math.hpp and simd/gradient.hpp give: 64-byte registers, and the arithmetic of a row in them. Contracts stand there.
+# What simd/math.hpp and simd/gradient.hpp give: 64-byte registers, and the arithmetic of a row in them.
+# Contracts stand there.
 from cython.parallel cimport prange, threadid
 from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
