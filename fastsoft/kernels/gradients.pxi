@@ -51,69 +51,76 @@ cdef inline void block_weigh(
     dots[0] = d
 
 
+cdef inline void add_to_run(
+    const Pass[floating]* p, Runs what, Py_ssize_t i, Py_ssize_t left, How how, vec[floating]* run, vec[floating]* weights
+) noexcept nogil:
+    """A bunch, of which `left` lanes are there"""
+    cdef floating zero = 0, one = 1
+    cdef bunch[floating] v = load_bunch(p.v + i, left, zero)
+    if Runs is Product:
+        add_products(run[0], load_bunch(p.x + i, left, zero), v)
+    elif Runs is Dot:
+        add_products(run[0], load_bunch(p.x + i, left, zero), weighed(v, p.scale, p.middle))
+    elif Runs is Total:
+        add_terms(run[0], v)
+    elif Runs is Target:
+        add_terms(weights[0], v)
+        add_terms(run[0], shortfall(load_bunch(p.x + i, left, zero), v, p.shift[0], how))
+    else:
+        add_terms(run[0], target_log(load_bunch(p.x + i, left, one), v))
+
+
 cdef inline void block_runs(
-    const Pass[floating]* p, int what, Py_ssize_t start, Py_ssize_t stop, How how, Sums[floating]* sums,
+    const Pass[floating]* p, Runs what, Py_ssize_t start, Py_ssize_t stop, How how, Sums[floating]* sums,
     Sums[floating]* dots
 ) noexcept nogil:
-    """The passes that give sums, but for those of exp; `what` is known when compiling"""
-    cdef Py_ssize_t i = start, end, lanes = REGISTER // sizeof(floating), step = together * lanes
-    cdef floating zero = 0, one = 1
+    """The passes that give sums, but for those of exp"""
+    cdef Py_ssize_t i = start, end, k, lanes = REGISTER // sizeof(floating), step = together * lanes
+    cdef floating zero = 0
     cdef Sums[floating] a, d
     cdef vec[floating] run, weights
-    cdef bunch[floating] v
     begin_runs(a)
     begin_runs(d)
     while i < stop:
-        end = min(stop, i + 4 * lanes)
         run = fill(zero)
         weights = run
-        while i < end:
-            v = load_bunch(p.v + i, stop - i, zero)
-            prefetch_bunch_ahead(p.v + i + GROUP)
-            if what == PRODUCT:
-                prefetch_bunch_ahead(p.x + i + GROUP)
-                add_products(run, load_bunch(p.x + i, stop - i, zero), v)
-            elif what == DOT:
-                add_products(run, load_bunch(p.x + i, stop - i, zero), weighed(v, p.scale, p.middle))
-            elif what == TOTAL:
-                add_terms(run, v)
-            elif what == TARGET:
-                add_terms(weights, v)
-                add_terms(run, shortfall(load_bunch(p.x + i, stop - i, zero), v, p.shift[0], how))
-            else:
-                add_terms(run, target_log(load_bunch(p.x + i, stop - i, one), v))
-            i += step
+        if i + 4 * lanes <= stop:
+            for k in range(4 // together):
+                add_to_run(p, what, i + k * step, step, how, &run, &weights)
+        else:
+            for k from i <= k < stop by step:
+                add_to_run(p, what, k, stop - k, how, &run, &weights)
+        i += 4 * lanes
         end_run(d, run)
-        if what == TARGET:
+        if Runs is Target:
             end_run(a, weights)
     sums[0] = a
     dots[0] = d
 
 
 cdef inline void block_map(
-    const Pass[floating]* p, int what, Py_ssize_t start, Py_ssize_t stop
+    const Pass[floating]* p, Map what, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    """The passes that give y; `what` is known when compiling"""
+    """The passes that give y"""
     cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
     cdef floating zero = 0, one = 1, mean = in_lane(p.mean.hi, 0), scale = p.scale, middle = p.middle
     cdef pair[floating] factor = p.factor, both = p.mean
     cdef bunch[floating] x
     for i from start <= i < stop by step:
         x = load_bunch(p.x + i, stop - i, zero)
-        if what == TURN:
+        if Map is Turn:
             x = turned(x, load_bunch(p.v + i, stop - i, zero), scale, mean, factor)
-        elif what == TURN_OUTPUT:
-            prefetch_bunch_ahead(p.y + i + GROUP)
+        elif Map is TurnOutput:
             x = turned_output(x, load_bunch(p.v + i, stop - i, zero), both)
-        elif what == CENTRE:
+        elif Map is Centre:
             x = centred(load_bunch(p.v + i, stop - i, zero), scale, middle, both)
-        elif what == LOG_TURN:
+        elif Map is LogTurn:
             x = log_turned(x, load_bunch(p.v + i, stop - i, zero), factor, middle)
-        elif what == SLOPE:
+        elif Map is Slope:
             x = less_target(x, load_bunch(p.v + i, stop - i, zero), factor, middle)
-        elif what == SCALE:
+        elif Map is Scale:
             x = scaled(x, factor)
-        elif what == DIAGONAL_OF:
+        elif Map is DiagonalOf:
             x = own_slope(scaled(x, factor), middle)
         else:
             x = target_slope(x, load_bunch(p.v + i, stop - i, zero))
@@ -126,6 +133,19 @@ cdef inline void block_pass(
     """Block k of a row"""
     cdef Py_ssize_t start = k * BLOCK, stop = min(p.n, start + BLOCK)
     cdef Others others
+    cdef Product product
+    cdef Dot dot
+    cdef Total total
+    cdef Target target
+    cdef LogTarget log_target
+    cdef Turn turn
+    cdef TurnOutput turn_output
+    cdef Centre centre
+    cdef LogTurn log_turn
+    cdef Slope slope
+    cdef Scale scale
+    cdef DiagonalOf diagonal_of
+    cdef TargetSlope target_slope
     if p.what == WEIGH:
         block_weigh(p, start, stop, how, sums, dots)
     elif p.what == EXP:
@@ -133,31 +153,31 @@ cdef inline void block_pass(
     elif p.what == EXP_SUM:
         block_sum(p.x + start, NULL, stop - start, &p.shared, False, how, others, sums)
     elif p.what == PRODUCT:
-        block_runs(p, PRODUCT, start, stop, how, sums, dots)
+        block_runs(p, product, start, stop, how, sums, dots)
     elif p.what == DOT:
-        block_runs(p, DOT, start, stop, how, sums, dots)
+        block_runs(p, dot, start, stop, how, sums, dots)
     elif p.what == TOTAL:
-        block_runs(p, TOTAL, start, stop, how, sums, dots)
+        block_runs(p, total, start, stop, how, sums, dots)
     elif p.what == TARGET:
-        block_runs(p, TARGET, start, stop, how, sums, dots)
+        block_runs(p, target, start, stop, how, sums, dots)
     elif p.what == LOG_TARGET:
-        block_runs(p, LOG_TARGET, start, stop, how, sums, dots)
+        block_runs(p, log_target, start, stop, how, sums, dots)
     elif p.what == TURN:
-        block_map(p, TURN, start, stop)
+        block_map(p, turn, start, stop)
     elif p.what == TURN_OUTPUT:
-        block_map(p, TURN_OUTPUT, start, stop)
+        block_map(p, turn_output, start, stop)
     elif p.what == CENTRE:
-        block_map(p, CENTRE, start, stop)
+        block_map(p, centre, start, stop)
     elif p.what == LOG_TURN:
-        block_map(p, LOG_TURN, start, stop)
+        block_map(p, log_turn, start, stop)
     elif p.what == SLOPE:
-        block_map(p, SLOPE, start, stop)
+        block_map(p, slope, start, stop)
     elif p.what == SCALE:
-        block_map(p, SCALE, start, stop)
+        block_map(p, scale, start, stop)
     elif p.what == DIAGONAL_OF:
-        block_map(p, DIAGONAL_OF, start, stop)
+        block_map(p, diagonal_of, start, stop)
     else:
-        block_map(p, TARGET_SLOPE, start, stop)
+        block_map(p, target_slope, start, stop)
 
 
 cdef void team_pass(const Pass[floating]* p, How how, const Team* team) noexcept nogil:

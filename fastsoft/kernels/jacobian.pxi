@@ -2,7 +2,7 @@
 
 cdef enum:
     FILL = 16384  # bytes that are made in one go, in the first-level cache
-    FILL_STREAM = 4194304  # bytes of result from which it is written past the caches
+    FILL_STREAM = 33554432  # bytes of result from which it is written past the caches
     ROWS_AT_ONCE = 1048576  # numbers that are kept of sigma and the diagonal
 
 

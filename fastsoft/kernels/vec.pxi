@@ -48,6 +48,32 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         pass
     cdef cppclass Others:
         pass
+    cdef cppclass Product:
+        pass
+    cdef cppclass Dot:
+        pass
+    cdef cppclass Total:
+        pass
+    cdef cppclass Target:
+        pass
+    cdef cppclass LogTarget:
+        pass
+    cdef cppclass Turn:
+        pass
+    cdef cppclass TurnOutput:
+        pass
+    cdef cppclass Centre:
+        pass
+    cdef cppclass LogTurn:
+        pass
+    cdef cppclass Slope:
+        pass
+    cdef cppclass Scale:
+        pass
+    cdef cppclass DiagonalOf:
+        pass
+    cdef cppclass TargetSlope:
+        pass
 
     float to_work(half)
     float to_work(bfloat)
@@ -219,3 +245,20 @@ ctypedef fused How:  # how x enters exp
 ctypedef fused Which:  # which terms a sum takes
     All
     Others
+
+ctypedef fused Runs:  # passes that give sums, by runs
+    Product
+    Dot
+    Total
+    Target
+    LogTarget
+
+ctypedef fused Map:  # passes that give y
+    Turn
+    TurnOutput
+    Centre
+    LogTurn
+    Slope
+    Scale
+    DiagonalOf
+    TargetSlope

@@ -261,6 +261,21 @@ template <class T, int U> INLINE vec<T, U> target_slope(vec<T, U> z, vec<T, U> t
 }
 
 
+// Which pass: kernels/gradients.pxi says what each does.
+struct Product {};
+struct Dot {};
+struct Total {};
+struct Target {};
+struct LogTarget {};
+struct Turn {};
+struct TurnOutput {};
+struct Centre {};
+struct LogTurn {};
+struct Slope {};
+struct Scale {};
+struct DiagonalOf {};
+struct TargetSlope {};
+
 // What the passes over one row share.
 template <class T> struct Pass {
     int what;
