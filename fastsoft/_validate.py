@@ -78,7 +78,8 @@ def two_arrays(x: object, v: object, names: tuple[str, str] = ("x", "v")) -> tup
         except TypeError as error:
             dtypes = f"{names[0]} of dtype {a.dtype} and {names[1]} of {b.dtype}"
             raise TypeError(f"{dtypes} have no common dtype") from error
-        a, b = a.astype(both, copy=False), b.astype(both, copy=False)
+        with np.errstate(all="ignore"):
+            a, b = a.astype(both, copy=False), b.astype(both, copy=False)
     if a.shape != b.shape:
         try:
             shape = np.broadcast_shapes(a.shape, b.shape)
@@ -114,6 +115,11 @@ def number(name: str, value: object, low: float, high: float) -> float:
     if not low <= x <= high or math.isinf(x):
         raise ValueError(f"{name} must be from {low:g} to {high:g} and finite, got {value!r}")
     return x
+
+
+def without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    """A shape without one of its axes; of a 0-d array, which counts as one class, nothing is left."""
+    return shape[:axis] + shape[axis + 1 :]
 
 
 def are_labels(t: object, shape: tuple[int, ...]) -> bool:

@@ -10,11 +10,10 @@ import numpy.typing as npt
 
 from . import _validate
 from ._dispatch import kernels
+from ._run import LOG_SOFTMAX, LOGSUMEXP, SOFTMAX, pieces
 from ._threads import allowed, get_num_threads
 
 Array = np.ndarray[Any, Any]
-SOFTMAX, LOG_SOFTMAX, LOGSUMEXP = 0, 1, 2  # kernels/operation.pxi
-PIECE = 1 << 26  # classes computed in one go; between pieces Python sees to signals
 
 # The defaults, compared by identity: a call that leaves them alone takes the short way.
 LAST = -1
@@ -290,9 +289,8 @@ def _compute(
         return _compute_joined(kind, x, y, where, classes, how, factor, fill, threads)
     n = x.shape[classes[0]]
     rows = x.size // n
-    step = max(1, PIECE // n)
-    for start in range(0, rows, step):
-        kernels.apply(kind, x, y, where, classes[0], how, factor, fill, threads, start, min(start + step, rows))
+    for start, stop in pieces(rows, n):
+        kernels.apply(kind, x, y, where, classes[0], how, factor, fill, threads, start, stop)
     return None
 
 

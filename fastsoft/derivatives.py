@@ -88,15 +88,17 @@ def softmax_jacobian(
     target = y if direct else _validate.new(y.shape, y.dtype)
     work = np.float64 if a.dtype == np.float64 or how == _validate.WIDE else np.float32
     n = rows.shape[-1]
-    flat = np.ascontiguousarray(rows, work).reshape(-1, n)
+    with np.errstate(all="ignore"):
+        flat = np.ascontiguousarray(rows, work).reshape(-1, n)
     to = target.reshape(-1, n, n)
     if how == _validate.WIDE and a.dtype != np.float64:  # 1/temperature may be beyond the numbers of the type
         to = np.empty(to.shape)
-    c = factor[0] * factor[2]
     for start, stop in pieces(len(flat), n * n):
-        kernels.jacobian(flat, to, how, factor, c, threads, start, stop)
-    if not np.may_share_memory(to, target):
-        with np.errstate(over="ignore"):
+        kernels.jacobian(flat, to, how, factor, factor[0], threads, start, stop)
+    with np.errstate(all="ignore"):
+        if factor[2] != 1:
+            to *= factor[2]
+        if not np.may_share_memory(to, target):
             target.reshape(to.shape)[...] = to
     if target is not y:
         y[...] = target
@@ -193,7 +195,8 @@ def softmax_vjp(
     -----
     The error is at most 4 ulp of sigma_i max_j abs(v_j) in float32 and float64, and 1 in float16 and bfloat16. With
     m the largest class, v . sigma is taken as v_m + sum_j sigma_j (v_j - v_m), so that z_m does not cancel where
-    sigma_m is near 1. J is symmetric, hence `softmax_jvp` is the same function [1]_.
+    sigma_m is near 1. A class with a probability below 2^-190 (float32) or 2^-1150 (float64) counts as 0, which only a
+    cotangent as large could tell from what it is. J is symmetric, hence `softmax_jvp` is the same function [1]_.
 
     References
     ----------
@@ -600,9 +603,9 @@ def _run(
     view = target.reshape(a.shape)
     if how == _validate.WIDE and a.dtype != np.float64:  # 1/temperature may be beyond the numbers of the type
         wide = np.empty(a.shape)
-        w = None if w is None else w.astype(np.float64)
-        _compute(kind, a.astype(np.float64), w, wide, k, how, factor, threads)
         with np.errstate(all="ignore"):
+            w = None if w is None else w.astype(np.float64)
+            _compute(kind, a.astype(np.float64), w, wide, k, how, factor, threads)
             view[...] = wide
     else:
         _compute(kind, a, w, view, k, how, factor, threads)
@@ -623,6 +626,6 @@ def _compute(
 ) -> None:
     """Run the kernel over x, in pieces; all arrays have x's axes."""
     n = x.shape[axis]
-    scale = factor[0] * factor[2] if kind == DIAGONAL else 1.0
+    scale = factor[0] if kind == DIAGONAL else 1.0
     for start, stop in pieces(x.size // n, n):
         kernels.derive(kind, x, v, y, axis, how, factor, threads, start, stop, scale=scale)

@@ -33,7 +33,7 @@ def cross_entropy(
     ----------
     z : array_like
         Probabilities, or whatever else a logarithm is to be taken of: float16, bfloat16, float32 or float64, of any
-        strides; integers and bool are widened to float64 first. Negative numbers give NaN.
+        strides; integers and bool are widened to float64 first. Negative numbers give NaN where the target is not 0.
     t : array_like
         Dense targets, which broadcast against `z`; or labels: an integer array of the shape of `z` without `axis`.
     axis : int, default -1
@@ -73,7 +73,7 @@ def cross_entropy(
     """
     a = _validate.array(z, "z")
     k = _validate.axis(axis, a.ndim)
-    batch = tuple(np.delete(a.shape, k)) if a.ndim else ()
+    batch = _validate.without(a.shape, k)
     threads = allowed(num_threads)
     if a.ndim and _validate.are_labels(t, batch):
         where = _validate.labels(t, a.shape[k])
@@ -84,14 +84,14 @@ def cross_entropy(
         if a.ndim == 0:
             a, w = a.reshape(1), w.reshape(1)
         k = _validate.axis(axis, a.ndim)
-        batch = tuple(np.delete(a.shape, k))
+        batch = _validate.without(a.shape, k)
     y = _validate.result(out, batch, a.dtype)
     loss = np.zeros(batch, _work(a.dtype))
     if a.size:
         n = a.shape[k]
         for start, stop in pieces(a.size // n, n):
             kernels.derive(CROSS_ENTROPY, a, w, None, k, 0, PLAIN_FACTOR, threads, start, stop, loss=loss)
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         y[...] = loss
     return y
 
@@ -149,7 +149,7 @@ def cross_entropy_grad(
     k = _validate.axis(axis, a.ndim)
     _validate.choice("singular", singular, ("raise", "inf", "nan", "zero"))
     threads = allowed(num_threads)
-    if a.ndim and _validate.are_labels(t, tuple(np.delete(a.shape, k))):
+    if a.ndim and _validate.are_labels(t, _validate.without(a.shape, k)):
         w = np.zeros(a.shape, a.dtype)
         np.put_along_axis(w, np.expand_dims(_validate.labels(t, a.shape[k]), k), 1, k)
     else:
@@ -263,7 +263,7 @@ def softmax_cross_entropy(
     job = _Job(x, t, axis, weight, ignore_index, label_smoothing, z_loss, temperature, reduction, num_threads)
     y = _validate.result(out, job.result_shape, job.dtype)
     job.run(None)
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         y[...] = job.reduced()
     return y
 
@@ -324,13 +324,13 @@ def softmax_cross_entropy_with_grad(
         if both is not None:
             return both  # type: ignore[no-any-return]
     job = _Job(x, t, axis, weight, ignore_index, label_smoothing, z_loss, temperature, reduction, num_threads)
-    y = _validate.result(out, job.x.shape, job.dtype)
+    y = _validate.result(out, job.shape, job.dtype)
     overlap = out is not None and job.must_copy(y)
     target = np.empty(y.shape, y.dtype) if overlap else y
     job.run(target)
     if target is not y:
         y[...] = target
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         return np.asarray(job.reduced()).astype(job.dtype), y
 
 
@@ -347,14 +347,16 @@ class _Job:
         z_loss: object, temperature: object, reduction: object, num_threads: object,
     ) -> None:  # fmt: skip
         a = _validate.array(x)
-        if a.ndim == 0:
-            raise ValueError("x must have an axis of classes, got a 0-d array")
+        self.shape = a.shape
+        if a.ndim == 0:  # one class
+            a = a.reshape(1)
+            t = t if _validate.are_labels(t, ()) else np.reshape(_validate.array(t, "t"), -1)
         self.axis = _validate.axis(axis, a.ndim)
         n = a.shape[self.axis]
         self.labels: Array | None = None
         self.targets: Array | None = None
         self.row_weights: Array | None = None
-        batch = tuple(np.delete(a.shape, self.axis))
+        batch = _validate.without(a.shape, self.axis)
         if _validate.are_labels(t, batch):
             self.labels = _validate.labels(t, n, ignore_index)
         else:
@@ -400,11 +402,12 @@ class _Job:
 
     def run(self, grad: Array | None) -> None:
         """Compute the losses, one for each row in the type that is computed in, and the gradient into `grad`."""
-        x, targets, y = self.x, self.targets, grad
+        x, targets, y = self.x, self.targets, None if grad is None else grad.reshape(self.x.shape)
         wide = self.how == _validate.WIDE and x.dtype != np.float64  # 1/temperature may be beyond the type's numbers
         if wide:
-            x = x.astype(np.float64)
-            targets = None if targets is None else targets.astype(np.float64)
+            with np.errstate(all="ignore"):
+                x = x.astype(np.float64)
+                targets = None if targets is None else targets.astype(np.float64)
             y = None if grad is None else np.empty(x.shape)
         self.losses = np.zeros(self.batch, _work(x.dtype))
         n = x.shape[self.axis]
@@ -422,7 +425,7 @@ class _Job:
             grad[...] = 0
         elif wide and grad is not None:
             with np.errstate(all="ignore"):
-                grad[...] = y
+                grad[...] = y.reshape(grad.shape)  # type: ignore[union-attr]
 
     def reduced(self) -> Array:
         """The losses as `reduction` asks for them."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from helpers import use
 from hypothesis import HealthCheck, settings
 
 import fastsoft
-from fastsoft import _dispatch, _machine, _threads, api
+from fastsoft import _dispatch, _machine
 
 allowed = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]  # `isa` holds for all examples of a test
 settings.register_profile("ci", derandomize=True, deadline=None, database=None, suppress_health_check=allowed)
@@ -20,9 +21,7 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     name: str = request.param
     if not _machine.runs(name):
         pytest.skip(f"NOT TESTED: {name} is built, but this CPU does not run it")
-    kernels = _dispatch.load(name)
-    for module in (api, _threads):
-        monkeypatch.setattr(module, "kernels", kernels)
+    use(name, monkeypatch)
     return name
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import fastsoft
+from fastsoft import _dispatch
 from fastsoft.reference import OPS, Operation, max_error
 
 Array = np.ndarray[Any, Any]
@@ -32,19 +33,56 @@ def dtype_of(name: str) -> np.dtype[Any]:
     return np.dtype(name)
 
 
+FAMILY = ("softmax", "log_softmax", "logsumexp")  # one argument, and several axes, where=, empty=
+
+
 def function(op: Operation) -> Callable[..., Array]:
-    """The public function of an operation."""
-    return getattr(fastsoft, op.name)  # type: ignore[no-any-return]
+    """The public function of an operation; if it has several arguments, with those that `op` makes of logits."""
+    public: Callable[..., Any] = getattr(fastsoft, op.name)
+    if op.name in FAMILY:
+        return public
+
+    def call(x: Any, axis: Any = -1, **options: Any) -> Array:
+        return given(op, *op.arguments(np.asarray(x), axis), axis=axis, **options)
+
+    return call
+
+
+def given(op: Operation, *arguments: Any, **options: Any) -> Array:
+    """What an operation gives for all of its arguments: of two results the gradient."""
+    y = getattr(fastsoft, op.name)(*arguments, **options)
+    return y[1] if isinstance(y, tuple) else y  # type: ignore[no-any-return]
 
 
 def takes(op: Operation, argument: str) -> bool:
     """Whether the function of an operation has an argument of that name."""
-    return argument in inspect.signature(function(op)).parameters
+    return argument in inspect.signature(getattr(fastsoft, op.name)).parameters
 
 
 def reduces(op: Operation) -> bool:
-    """Whether the result has lost the class axis; otherwise it has x's shape."""
-    return takes(op, "keepdims")
+    """Whether the result has lost the class axis."""
+    return op.classes == 0
+
+
+def result_shape(op: Operation, shape: tuple[int, ...], axis: int = -1) -> tuple[int, ...]:
+    """The shape of the operation's result for x of a shape."""
+    if op.classes == 1:
+        return shape
+    batch = tuple(np.delete(shape, axis).tolist())
+    return (*batch, *[shape[axis]] * op.classes)
+
+
+def lengths(op: Operation, of: Iterable[int]) -> list[int]:
+    """The lengths, or fewer and small ones where each row gives a matrix."""
+    return [n for n in of if op.classes < 2 or n in (1, 2, 3, 8, 16, 17, 30, 33, 65, 129)]
+
+
+def within_reach(op: Operation, shape: tuple[int, ...], axis: int = -1) -> tuple[int, ...]:
+    """The shape, or where each row gives a matrix one that is not too large for that."""
+    if op.classes < 2:
+        return shape
+    n = min(shape[axis], 129)
+    return tuple(n if d == axis % len(shape) else min(size, (1 << 20) // n**2) for d, size in enumerate(shape))
 
 
 def operations(ops: Iterable[Operation]) -> pytest.MarkDecorator:
@@ -52,9 +90,14 @@ def operations(ops: Iterable[Operation]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("op", list(ops), ids=lambda op: op.name)
 
 
-every_operation = operations(OPS)
-elementwise = operations(op for op in OPS if not reduces(op))
-with_temperature = operations(op for op in OPS if takes(op, "temperature"))
+SWEPT = [op for op in OPS if op.name != "softmax_jvp"]  # which is softmax_vjp bit for bit: test_derivatives.py
+SAMPLE = (*FAMILY, "softmax_jacobian_diagonal", "softmax_vjp", "log_softmax_vjp", "softmax_cross_entropy_with_grad")
+every_operation = operations(SWEPT)
+some_operations = operations(op for op in OPS if op.name in SAMPLE)  # one of each way through the kernels
+softmax_family = operations(op for op in OPS if op.name in FAMILY)
+at_any_length = operations(op for op in SWEPT if op.classes < 2)
+elementwise = operations(op for op in SWEPT if op.classes == 1)
+with_temperature = operations(op for op in SWEPT if takes(op, "temperature"))
 with_empty = operations(op for op in OPS if takes(op, "empty"))
 
 
@@ -84,10 +127,27 @@ def layouts(x: Array) -> Iterator[tuple[str, Array, int]]:
     yield "batch transposed", np.ascontiguousarray(x.transpose(1, 0, 2)).transpose(1, 0, 2), -1
 
 
+def all_layouts(op: Operation, x: Array, *, mixed: bool = True) -> Iterator[tuple[str, tuple[Array, ...], int]]:
+    """As `layouts`, all arguments that the operation makes of x: each laid out alike, and one by one contiguous."""
+    arguments = op.arguments(x)
+    whole = [list(layouts(a)) for a in arguments if a.shape == x.shape]
+    for k, (name, a, axis) in enumerate(whole[0]):
+        batch = np.delete(a.shape, axis)
+        labels = [np.repeat(b, 2, -1).ravel()[::2].reshape(batch) for b in arguments if b.shape != x.shape]
+        alike = [ways[k][1] for ways in whole]
+        plain = [np.ascontiguousarray(b) for b in alike]
+        yield name, (*alike, *labels), axis
+        if len(whole) > 1 and mixed:
+            yield f"{name}, the first contiguous", (plain[0], *alike[1:]), axis
+            yield f"{name}, the others contiguous", (alike[0], *plain[1:]), axis
+
+
 def in_rows(result: Array, x: Array, axis: int) -> Array:
-    """The result for x with a row for each row of x: (rows, n), or (rows,) where the operation reduces."""
+    """The result for x with a row for each row of x: (rows, n), (rows,) where the operation reduces, (rows, n, n)."""
     if result.ndim < x.ndim:
         return result.reshape(-1)
+    if result.ndim > x.ndim:
+        return result.reshape(-1, *result.shape[-2:])
     return np.moveaxis(result, axis, -1).reshape(-1, x.shape[axis])
 
 
@@ -96,16 +156,27 @@ def bound_of(op: Operation, dtype: np.dtype[Any]) -> float:
     return op.bound16 if dtype.itemsize == 2 else op.bound
 
 
-def knowing(op: Operation, want: Array) -> Operation:
-    """The operation with a result that is known, for several comparisons with it."""
-    return replace(op, reference=lambda x, axis=-1: want)
+def knowing(op: Operation, want: Array, size: Array | None = None) -> Operation:
+    """The operation with a result, and a measure of its error, that are known, for several comparisons with it."""
+    known = np.abs(want) if size is None else size
+    return replace(op, reference=lambda *_, **__: want, size=lambda *_, **__: known, derive=lambda x, _: (x,))
 
 
-def assert_accurate(op: Operation, got: Array, x: Array, axis: int = -1, *, bound: float | None = None) -> None:
+def assert_accurate(
+    op: Operation, got: Array, x: Array, axis: int = -1, *, bound: float | None = None, **options: Any
+) -> None:
     """`got` = op(x) within the bound of the operation."""
     bound = bound_of(op, got.dtype) if bound is None else bound
-    error = max_error(op, got, x, axis)
+    error = max_error(op, got, x, axis, **options)
     assert error <= bound, f"an error of {error:.4g} ULP, {bound} are allowed"
+
+
+def use(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every module of the package compute by the variant of that name."""
+    kernels = _dispatch.load(isa)
+    for name, module in sys.modules.items():
+        if name.startswith("fastsoft.") and name != "fastsoft._dispatch" and hasattr(module, "kernels"):
+            monkeypatch.setattr(module, "kernels", kernels)
 
 
 def bits(a: Array) -> Array:

@@ -631,8 +631,8 @@ def test_bench_table(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     lines = out.splitlines()
     assert err == "" and lines[0].split()[:3] == ["operation", "shape", "dtype"]
-    assert len(lines) == 2 + 3 * 3 * 2 + 3
-    assert len({len(line) for line in lines[: 2 + 3 * 3 * 2]}) == 1
+    assert len(lines) == 2 + len(OPS) * 3 * 2 + 3
+    assert len({len(line) for line in lines[: 2 + len(OPS) * 3 * 2]}) == 1
     assert fastsoft.__version__ in lines[-1] and np.__version__ in lines[-1]
 
 
@@ -688,7 +688,17 @@ def test_bench_file_that_cannot_be_written(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_bench_cases_are_within_reach() -> None:
+    """No array is large, and there is a case small enough for Jacobians, n times as large."""
     assert all(math.prod(shape) <= 2**21 for shape, _ in _bench.CASES)
+    assert sum(math.prod(shape) * shape[axis] <= _bench.LARGEST for shape, axis in _bench.CASES) >= 2
+
+
+@pytest.mark.usefixtures("short")
+def test_bench_leaves_out_jacobians_that_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_bench, "LARGEST", 500)
+    found = {r.case for r in _bench.bench() if r.operation == "softmax_jacobian"}
+    assert found == {"1x10", "6x5 axis 0"}
+    assert {r.case for r in _bench.bench() if r.operation == "softmax_vjp"} == {*found, "9x9"}
 
 
 # --- the rest --------------------------------------------------------------------------------------------------------

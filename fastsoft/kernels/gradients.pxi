@@ -7,15 +7,16 @@ cdef enum What:
     DOT  # sum of x (v scale - middle)
     EXP  # y = e; sums of the Others
     EXP_SUM  # sums of the Others
-    TOTAL  # sum of v
+    TOTAL  # sum of v scale
     TARGET  # sums of v, and of v (z_max - z)
     LOG_TARGET  # sum of v log x
     TURN  # y = x (v scale - mean) factor
     TURN_OUTPUT  # y = x (v - mean)
     CENTRE  # y = v - mean
-    LOG_TURN  # y = v middle + x factor
+    LOG_TURN  # y = v middle + x factor minus
     SLOPE  # y = x factor - v middle
     SCALE  # y = x factor
+    TIMES  # y = x scale
     DIAGONAL_OF  # y = sigma (1 - sigma) middle, sigma = x factor
     TARGET_SLOPE  # y = -v / x
 
@@ -52,7 +53,8 @@ cdef inline void block_weigh(
 
 
 cdef inline void add_to_run(
-    const Pass[floating]* p, Runs what, Py_ssize_t i, Py_ssize_t left, How how, vec[floating]* run, vec[floating]* weights
+    const Pass[floating]* p, Runs what, Py_ssize_t i, Py_ssize_t left, How how, vec[floating]* run,
+    vec[floating]* weights, Sums[floating]* exact
 ) noexcept nogil:
     """A bunch, of which `left` lanes are there"""
     cdef floating zero = 0, one = 1
@@ -62,7 +64,7 @@ cdef inline void add_to_run(
     elif Runs is Dot:
         add_products(run[0], load_bunch(p.x + i, left, zero), weighed(v, p.scale, p.middle))
     elif Runs is Total:
-        add_terms(run[0], v)
+        add_exactly(exact[0], multiplied(v, p.scale))  # nothing bounds it
     elif Runs is Target:
         add_terms(weights[0], v)
         add_terms(run[0], shortfall(load_bunch(p.x + i, left, zero), v, p.shift[0], how))
@@ -86,12 +88,13 @@ cdef inline void block_runs(
         weights = run
         if i + 4 * lanes <= stop:
             for k in range(4 // together):
-                add_to_run(p, what, i + k * step, step, how, &run, &weights)
+                add_to_run(p, what, i + k * step, step, how, &run, &weights, &d)
         else:
             for k from i <= k < stop by step:
-                add_to_run(p, what, k, stop - k, how, &run, &weights)
+                add_to_run(p, what, k, stop - k, how, &run, &weights, &d)
         i += 4 * lanes
-        end_run(d, run)
+        if Runs is not Total:
+            end_run(d, run)
         if Runs is Target:
             end_run(a, weights)
     sums[0] = a
@@ -103,23 +106,25 @@ cdef inline void block_map(
 ) noexcept nogil:
     """The passes that give y"""
     cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
-    cdef floating zero = 0, one = 1, mean = in_lane(p.mean.hi, 0), scale = p.scale, middle = p.middle
-    cdef pair[floating] factor = p.factor, both = p.mean
+    cdef floating zero = 0, one = 1, scale = p.scale, middle = p.middle
+    cdef pair[floating] factor = p.factor, mean = p.mean, minus = p.minus
     cdef bunch[floating] x
     for i from start <= i < stop by step:
         x = load_bunch(p.x + i, stop - i, zero)
         if Map is Turn:
             x = turned(x, load_bunch(p.v + i, stop - i, zero), scale, mean, factor)
         elif Map is TurnOutput:
-            x = turned_output(x, load_bunch(p.v + i, stop - i, zero), both)
+            x = turned_output(x, load_bunch(p.v + i, stop - i, zero), mean)
         elif Map is Centre:
-            x = centred(load_bunch(p.v + i, stop - i, zero), scale, middle, both)
+            x = centred(load_bunch(p.v + i, stop - i, zero), scale, middle, mean)
         elif Map is LogTurn:
-            x = log_turned(x, load_bunch(p.v + i, stop - i, zero), factor, middle)
+            x = log_turned(x, load_bunch(p.v + i, stop - i, zero), factor, minus, middle)
         elif Map is Slope:
             x = less_target(x, load_bunch(p.v + i, stop - i, zero), factor, middle)
         elif Map is Scale:
             x = scaled(x, factor)
+        elif Map is Times:
+            x = multiplied(x, scale)
         elif Map is DiagonalOf:
             x = own_slope(scaled(x, factor), middle)
         else:
@@ -144,6 +149,7 @@ cdef inline void block_pass(
     cdef LogTurn log_turn
     cdef Slope slope
     cdef Scale scale
+    cdef Times times
     cdef DiagonalOf diagonal_of
     cdef TargetSlope target_slope
     if p.what == WEIGH:
@@ -174,6 +180,8 @@ cdef inline void block_pass(
         block_map(p, slope, start, stop)
     elif p.what == SCALE:
         block_map(p, scale, start, stop)
+    elif p.what == TIMES:
+        block_map(p, times, start, stop)
     elif p.what == DIAGONAL_OF:
         block_map(p, diagonal_of, start, stop)
     else:
@@ -230,6 +238,16 @@ cdef inline Py_ssize_t row_find(const floating* x, Py_ssize_t n, floating top) n
     return 0
 
 
+cdef inline bint row_moderate(const floating* v, Py_ssize_t n) noexcept nogil:
+    """Whether products of all v_i can be taken in two parts"""
+    cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating)
+    cdef floating zero = 0
+    for i from 0 <= i < n by lanes:
+        if not all_moderate(load(v + i, n - i, zero)):
+            return False
+    return True
+
+
 cdef inline void row_tidy(floating* y, Py_ssize_t n) noexcept nogil:
     """One and the same NaN for all: sign and payload would depend on the instruction set"""
     cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating)
@@ -238,6 +256,15 @@ cdef inline void row_tidy(floating* y, Py_ssize_t n) noexcept nogil:
     for i from 0 <= i < n by lanes:
         v = load(y + i, n - i, zero)
         store(y + i, one_nan(v, v), n - i)
+
+
+cdef inline void row_finish(Pass[floating]* p, const Operation* op, How how, const Team* team, bint tidy) noexcept nogil:
+    """What is left of 1/T; NaN"""
+    if op.factor.g != 1:
+        p.x, p.scale = p.y, <floating> op.factor.g
+        row_pass(p, TIMES, how, team)
+    if tidy:
+        row_tidy(p.y, p.n)
 
 
 cdef inline void apply_vjp(
@@ -265,7 +292,7 @@ cdef inline void apply_vjp(
         p.scale, p.middle = 1, middle[r]
         row_pass(&p, WEIGH, how, team)
         sums[r] = p.sums
-        if not all_finite(p.dots.hi):  # too large, perhaps
+        if not all_moderate(p.dots.hi) or not (has_fma or row_moderate(v[r], n)):
             scale[r] = small_scale(scale[r])
             middle[r] *= scale[r]
             p.x, p.scale, p.middle = y[r], scale[r], middle[r]
@@ -284,8 +311,7 @@ cdef inline void apply_vjp(
             p.middle = 1 / scale[r]
             row_pass(&p, CENTRE, how, team)
             y[r][at[r]] = in_lane(a.gap, r)
-        if not all_finite(p.mean.hi + p.factor.hi):
-            row_tidy(y[r], n)
+        row_finish(&p, op, how, team, not all_finite(p.mean.hi + p.factor.hi))
 
 
 cdef inline void apply_log_vjp(
@@ -300,28 +326,33 @@ cdef inline void apply_log_vjp(
     cdef Sums[floating] totals[16]
     cdef Py_ssize_t at[16]
     cdef floating at_max[16]
+    cdef floating scale[16]
     for r in range(16):
         at_max[r] = 0
+        scale[r] = 1
     p.n = n
     for r in range(count):
         p.x, p.v, p.y = x[r], v[r], y[r]
         p.shared = of_row(s.each, r)
         at[r] = row_find(x[r], n, in_lane(top, r))
         at_max[r] = v[r][at[r]]
+        p.scale = 1
         row_pass(&p, TOTAL, how, team)
+        if not all_moderate(p.dots.hi):
+            p.scale = scale[r] = small_scale(scale[r])
+            row_pass(&p, TOTAL, how, team)
         totals[r] = p.dots
         row_pass(&p, EXP, how, team)
         sums[r] = p.sums
     fold(&sums[0], count)
     fold(&totals[0], count)
-    set_log_vjp(a, sums[0], totals[0], s[0], load(at_max, 16, at_max[0]), op.factor)
+    set_log_vjp(a, sums[0], totals[0], s[0], load(at_max, 16, at_max[0]), load(scale, 16, scale[0]), op.factor)
     for r in range(count):
         p.x, p.v, p.y, p.middle = y[r], v[r], y[r], in_lane(a.up, r)
-        p.factor = of_row(a.factor, r)
+        p.factor, p.minus = of_row(a.factor, r), of_row(a.minus, r)
         row_pass(&p, LOG_TURN, how, team)
         y[r][at[r]] = in_lane(a.dominant, r)
-        if not all_finite(p.factor.hi):
-            row_tidy(y[r], n)
+        row_finish(&p, op, how, team, not all_finite(p.factor.hi + p.minus.hi))
 
 
 cdef inline void apply_jacobian(
@@ -350,13 +381,13 @@ cdef inline void apply_jacobian(
         row_pass(&p, DIAGONAL_OF, how, team)
         if in_lane(q.others.hi, r) < 0.5:  # one class has more than half: 1 - sigma cancels there, its others do not
             diagonal[at[r]] = in_lane(slope_of_largest(q, s[0]), r) * p.middle
+        if op.kind == DIAGONAL:
+            row_finish(&p, op, how, team, not all_finite(p.factor.hi))
+            continue
+        p.y = y[r]
+        row_pass(&p, SCALE, how, team)
         if not all_finite(p.factor.hi):
-            row_tidy(diagonal, n)
-        if op.kind == JACOBIAN:
-            p.y = y[r]
-            row_pass(&p, SCALE, how, team)
-            if not all_finite(p.factor.hi):
-                row_tidy(y[r], n)
+            row_tidy(y[r], 2 * n)
 
 
 cdef inline void apply_loss(
@@ -424,8 +455,7 @@ cdef inline void apply_loss(
             p.factor = of_row(a.factor, r)
             row_pass(&p, SLOPE if dense else SCALE, how, team)
             y[r][at[r]] = in_lane(a.special, r)
-            if not all_finite(p.factor.hi):
-                row_tidy(y[r], n)
+            row_finish(&p, op, how, team, not all_finite(p.factor.hi))
 
 
 cdef inline void apply_to_output(
@@ -437,19 +467,25 @@ cdef inline void apply_to_output(
     cdef Plain plain
     cdef Pass[floating] p
     cdef Sums[floating] sums[16]
-    cdef floating zero = 0, total
+    cdef floating zero = 0, one = 1, total
+    cdef floating scale[16]
     cdef vec[floating] losses
     if op.kind == CROSS_ENTROPY:
         what = LOG_TARGET
+    for r in range(16):
+        scale[r] = 1
     p.n = n
-    p.scale, p.middle = 1, 1
     for r in range(count):
         p.x, p.v, p.y = x[r], v[r], y[r]
         if op.kind == CROSS_ENTROPY_GRAD:
             row_pass(&p, TARGET_SLOPE, plain, team)
             row_tidy(y[r], n)
         else:
+            p.scale, p.middle = 1, 0
             row_pass(&p, what, plain, team)
+            if op.kind != CROSS_ENTROPY and not all_moderate(p.dots.hi):
+                p.scale = scale[r] = small_scale(scale[r])
+                row_pass(&p, DOT if what == PRODUCT else TOTAL, plain, team)
             sums[r] = p.dots
     if op.kind == CROSS_ENTROPY_GRAD:
         return
@@ -465,15 +501,22 @@ cdef inline void apply_to_output(
             continue
         p.mean.hi, p.mean.lo = sums[0].hi, sums[0].lo
         p.mean = of_row(p.mean, r)
-        if op.kind == VJP_FROM_OUTPUT:
+        if op.kind == VJP_FROM_OUTPUT and scale[r] == 1:
             row_pass(&p, TURN_OUTPUT, plain, team)
+        elif op.kind == VJP_FROM_OUTPUT:
+            p.scale = scale[r]
+            p.factor.hi, p.factor.lo = fill(one / scale[r]), fill(zero)
+            row_pass(&p, TURN, plain, team)
         else:
             p.shared = unshifted(zero)
             row_pass(&p, EXP, plain, team)
             p.x = y[r]
-            p.factor.hi, p.factor.lo = fill(total * unshifted_unit(zero)), fill(zero)
+            p.factor.hi, p.factor.lo = fill(unshifted_unit(zero)), fill(zero)
+            p.minus.hi, p.minus.lo = minus(p.mean.hi), minus(p.mean.lo)
+            balance(p.factor, p.minus, fill(scale[r]))
+            p.middle = 1
             row_pass(&p, LOG_TURN, plain, team)
-        if total - total != 0:
+        if total - total != 0 or (op.kind == LOG_VJP_FROM_OUTPUT and has_nan(p.sums.hi)):
             row_tidy(y[r], n)
 
 

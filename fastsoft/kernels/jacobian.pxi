@@ -49,12 +49,14 @@ cdef inline void fill_part(
     cdef Py_ssize_t q, end, step = FILL // (n * <Py_ssize_t> sizeof(floating))
     cdef Plain plain
     cdef Scaled scaled
+    cdef control state = enter()
     cdef bint same = (floating is float and element is float) or (floating is double and element is double)
     if not same or not stream_it or step == 0:
         if c == 1:
             fill_rows(rows, n, start, stop, c, out + start * n, plain)
         else:
             fill_rows(rows, n, start, stop, c, out + start * n, scaled)
+        leave(state)
         return
     for q from start <= q < stop by step:
         end = min(q + step, stop)
@@ -64,6 +66,7 @@ cdef inline void fill_part(
             fill_rows(rows, n, q, end, c, piece, scaled)
         block_stream(piece, <floating*> (out + q * n), (end - q) * n)
     fence()
+    leave(state)
 
 
 cdef void fill_all(

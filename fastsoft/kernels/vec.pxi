@@ -70,6 +70,8 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         pass
     cdef cppclass Scale:
         pass
+    cdef cppclass Times:
+        pass
     cdef cppclass DiagonalOf:
         pass
     cdef cppclass TargetSlope:
@@ -101,6 +103,7 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     void store(float*, bunch[float], ptrdiff_t left)
     void store(double*, bunch[double], ptrdiff_t left)
     int together
+    bint has_fma
     void prefetch(const half*)
     void prefetch(const bfloat*)
     void prefetch(const float*)
@@ -152,6 +155,8 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     void add_products[T](vec[T]& run, bunch[T] a, bunch[T] b)
     void add_terms[T](vec[T]& run, bunch[T] a)
     void end_run[T](Sums[T]&, vec[T] run)
+    void add_exactly[T](Sums[T]&, bunch[T])
+    bint all_moderate[T](vec[T])
     bint all_finite[T](vec[T])
     cppclass Rest[T]:
         pair[T] factor
@@ -164,6 +169,7 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         vec[T] gap
     cppclass LogVjp[T]:
         pair[T] factor
+        pair[T] minus
         vec[T] up
         vec[T] dominant
     cppclass Loss[T]:
@@ -187,12 +193,15 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         T middle
         pair[T] mean
         pair[T] factor
+        pair[T] minus
         Sums[T] sums
         Sums[T] dots
     void set_vjp[T](
         Vjp[T]&, const Sums[T]&, const Sums[T]& dot, const Shift[T]&, vec[T] scale, vec[T] middle, const Factor&
     )
-    void set_log_vjp[T](LogVjp[T]&, const Sums[T]&, const Sums[T]& total, const Shift[T]&, vec[T] g_max, const Factor&)
+    void set_log_vjp[T](
+        LogVjp[T]&, const Sums[T]&, const Sums[T]& total, const Shift[T]&, vec[T] g_max, vec[T] scale, const Factor&
+    )
     void set_label_loss[T, How](
         Loss[T]&, const Sums[T]&, const Shift[T]&, const Label[T]&, double scale, double z_loss, const Factor&, How
     )
@@ -200,10 +209,11 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         Loss[T]&, const Sums[T]&, const Sums[T]& weight, const Sums[T]& shortfall, const Shift[T]&, vec[T] a_max,
         double scale, double z_loss, const Factor&
     )
-    bunch[T] turned[T](bunch[T] e, bunch[T] v, T scale, T mean, const pair[T]& factor)
+    bunch[T] turned[T](bunch[T] e, bunch[T] v, T scale, const pair[T]& mean, const pair[T]& factor)
     bunch[T] turned_output[T](bunch[T] y, bunch[T] v, const pair[T]& mean)
     bunch[T] centred[T](bunch[T] v, T scale, T up, const pair[T]& mean)
-    bunch[T] log_turned[T](bunch[T] e, bunch[T] g, const pair[T]& factor, T up)
+    bunch[T] log_turned[T](bunch[T] e, bunch[T] g, const pair[T]& factor, const pair[T]& minus, T up)
+    bunch[T] multiplied[T](bunch[T], T)
     bunch[T] less_target[T](bunch[T] e, bunch[T] a, const pair[T]& factor, T down)
     bunch[T] own_slope[T](bunch[T] y, T c)
     vec[T] minus_product[T](vec[T], vec[T])
@@ -215,6 +225,7 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     Shift[T] of_row[T](const Shift[T]&, int k)
     T small_scale[T](T)
     vec[T] finite_part[T](vec[T])
+    void balance[T](pair[T]& factor, pair[T]& minus, vec[T] scale)
     vec[T] minus[T](vec[T])
     vec[T] slope_of_largest[T](const Rest[T]&, const Shift[T]&)
     vec[T] own_or_largest_slope[T](vec[T] e, vec[T] y, const Rest[T]&, const Shift[T]&)
@@ -260,5 +271,6 @@ ctypedef fused Map:  # passes that give y
     LogTurn
     Slope
     Scale
+    Times
     DiagonalOf
     TargetSlope

@@ -22,7 +22,12 @@ template <class T> INLINE void end_run(Sums<T>& a, vec<T> run) {
     a.hi = p.hi;
     a.lo = a.lo + p.lo;
 }
+template <class T, int U> INLINE void add_exactly(Sums<T>& a, vec<T, U> b) {
+    for (int k = 0; k < U; k++) end_run(a, part(b, k));
+}
 template <class T> INLINE bool all_finite(vec<T> a) { return !has_nan(a - a); }
+// Whether products of all lanes can be taken in two parts.
+template <class T> INLINE bool all_moderate(vec<T> a) { return all_finite(a * fill(2 * constants<T>::split)); }
 
 template <class T> INLINE vec<T> finite_part(vec<T> a) { return keep(equal(a - a, fill(T(0))), a); }
 template <class T> INLINE vec<T> minus(vec<T> a) { return fill(T(0)) - a; }
@@ -37,9 +42,13 @@ template <class T> INLINE pair<T> sum(pair<T> a, pair<T> b) {
     const pair<T> p = two_sum(a.hi, b.hi);
     return fast_two_sum(p.hi, p.lo + (a.lo + b.lo));
 }
+// 1 / T but for the power of two g, which comes last: 1 / T itself may be beyond the numbers of the type.
 template <class T> INLINE pair<T> inverse_temperature(const Factor& f) {
-    const double hi = f.hi * f.g;
-    return {fill((T)hi), fill((T)((hi - (double)(T)hi) + f.lo * f.g))};
+    return {fill((T)f.hi), fill((T)((f.hi - (double)(T)f.hi) + f.lo))};
+}
+// a f, rounded once where the hardware has FMA; unlike scaled(), which asks for an exponential, for any a
+template <class T, int U> INLINE vec<T, U> times_factor(pair<T, U> a, const pair<T>& f) {
+    return mul_add(a.hi, spread<U>(f.hi), mul_add(a.lo, spread<U>(f.hi), a.hi * spread<U>(f.lo)));
 }
 // Where a row gives NaN: it is empty, or holds NaN or +inf.
 template <class T> INLINE pair<T> nan_if_empty(pair<T> r, const Shift<T>& s) {
@@ -94,26 +103,41 @@ INLINE void set_vjp(Vjp<T>& a, const Sums<T>& sums, const Sums<T>& dot, const Sh
     a.factor = product(r, inverse_temperature<T>(f));
     a.factor.hi = a.factor.hi * up;
     a.factor.lo = a.factor.lo * up;
-    a.dominant = scaled(s.e_max * (zero - d.hi), a.factor);
+    a.dominant = times_factor(two_product(s.e_max, zero - d.hi), a.factor);
     a.gap = (zero - d.hi) * up;
+}
+// sigma G by e factor minus: what a large G has of a power of two goes over to the factor, for sigma may be subnormal.
+template <class T> INLINE void balance(pair<T>& factor, pair<T>& minus, vec<T> scale) {
+    typedef constants<T> C;
+    const vec<T> zero = fill(T(0)), one = fill(T(1)), magic = fill(C::round), bias = fill(C::bias);
+    const vec<T> all = larger(exponent(minus.hi), zero), some = zero - larger(zero - all, fill(T(-24)));
+    const vec<T> k = choose(equal(scale, one), all, some);  // where scale goes over as well, that is enough
+    const vec<T> up = low_bits_to_exponent(magic + (bias + k)) / scale, down = low_bits_to_exponent(magic + (bias - k));
+    factor.hi = factor.hi * up;
+    factor.lo = factor.lo * up;
+    minus.hi = minus.hi * down;
+    minus.lo = minus.lo * down;
 }
 // The same for log_softmax: z_i = (g_i - sigma_i G) / T with G = sum g; z_m = g_m (1 - sigma_m) - sigma_m (G - g_m).
 template <class T> struct LogVjp {
-    pair<T> factor;  // e_i to -sigma_i G / T
+    pair<T> factor;  // e_i to sigma_i
+    pair<T> minus;   // -G / T; powers of two may have gone from one to the other
     vec<T> up;       // 1 / T
     vec<T> dominant;
 };
 template <class T>
-INLINE void set_log_vjp(LogVjp<T>& a, const Sums<T>& sums, const Sums<T>& total, const Shift<T>& s, vec<T> g_max, const Factor& f) {
+INLINE void set_log_vjp(LogVjp<T>& a, const Sums<T>& sums, const Sums<T>& total, const Shift<T>& s, vec<T> g_max, vec<T> scale, const Factor& f) {
     const vec<T> zero = fill(T(0));
     const Rest<T> q = rest(sums, s);
     const pair<T> t = inverse_temperature<T>(f), g = fast_two_sum(total.hi, total.lo);
-    const pair<T> minus = product({zero - g.hi, zero - g.lo}, t);
-    a.factor = product(q.factor, minus);
+    a.factor = q.factor;
+    a.minus = product({zero - g.hi, zero - g.lo}, t);
+    balance(a.factor, a.minus, scale);
     a.up = t.hi;
-    const pair<T> sigma = product({s.e_max, s.e_max_lo}, q.factor), kept = product({g_max, zero}, q.others);
-    const pair<T> lost = product(sum(g, {zero - g_max, zero}), sigma);
-    a.dominant = (sum(kept, {zero - lost.hi, zero - lost.lo})).hi * t.hi;
+    const vec<T> g_m = g_max * scale;
+    const pair<T> sigma = product({s.e_max, s.e_max_lo}, q.factor), kept = product({g_m, zero}, q.others);
+    const pair<T> lost = product(sum(g, {zero - g_m, zero}), sigma);
+    a.dominant = (sum(kept, {zero - lost.hi, zero - lost.lo})).hi * t.hi / scale;
 }
 
 // ---- cross-entropy ----
@@ -125,9 +149,11 @@ template <class T> struct Loss {
     vec<T> down;     // scale / T
     vec<T> special;  // the gradient at the label, or at a class of the maximum
 };
-template <class T> INLINE vec<T> log_sum(const pair<T>& log, const Shift<T>& s, const pair<T>& t) {
-    const pair<T> m = product({s.each.max, fill(T(0))}, t), l = sum(m, log);
-    return l.hi + l.lo;
+template <class T> INLINE vec<T> log_sum(const pair<T>& log, const Shift<T>& s, const Factor& f) {
+    const pair<T> m = product({s.each.max, fill(T(0))}, inverse_temperature<T>(f));
+    const vec<T> g = fill((T)f.g);
+    const pair<T> l = two_sum(m.hi * g, log.hi);
+    return l.hi + finite_part(l.lo + (m.lo * g + log.lo));
 }
 // Labels: a is `weight` at the label, whose logit is x_label, and 0 elsewhere.
 template <class T> struct Label { vec<T> x, e, weight; };
@@ -136,12 +162,12 @@ INLINE void set_label_loss(Loss<T>& l, const Sums<T>& sums, const Shift<T>& s, c
     const vec<T> zero = fill(T(0)), one = fill(T(1)), inf = fill(std::numeric_limits<T>::infinity());
     const pair<T> log = log_of_sum(sums, s), z = argument(t.x, s.each, how), inverse = inverse_temperature<T>(f);
     const pair<T> d = two_sum(s.top, zero - z.hi), sum_hi = two_sum(d.hi, log.hi);
-    const vec<T> near = sum_hi.hi + (sum_hi.lo + (((d.lo + s.top_lo) - z.lo) + log.lo));
+    const vec<T> near = sum_hi.hi + finite_part(sum_hi.lo + (((d.lo + s.top_lo) - finite_part(z.lo)) + log.lo));
     l.loss = choose(equal(t.x, zero - inf), inf + log.hi, near);
     l.loss = choose(s.empty, fill(std::numeric_limits<T>::quiet_NaN()), l.loss) * t.weight;
     vec<T> extra = zero;
     if (z_loss != 0) {
-        const vec<T> lse = log_sum(log, s, inverse);
+        const vec<T> lse = log_sum(log, s, f);
         l.loss = mul_add(lse * lse, fill((T)z_loss), l.loss);
         extra = lse * fill((T)(2 * z_loss));
     }
@@ -164,7 +190,7 @@ INLINE void set_target_loss(Loss<T>& l, const Sums<T>& sums, const Sums<T>& weig
     l.loss = choose(s.empty, fill(std::numeric_limits<T>::quiet_NaN()), choose(equal(whole.hi - whole.hi, zero), whole.hi + whole.lo, shortfall.hi + log.hi));
     vec<T> extra = zero;
     if (z_loss != 0) {
-        const vec<T> lse = log_sum(log, s, inverse);
+        const vec<T> lse = log_sum(log, s, f);
         l.loss = mul_add(lse * lse, fill((T)z_loss), l.loss);
         extra = lse * fill((T)(2 * z_loss));
     }
@@ -204,21 +230,29 @@ template <class T> INLINE T in_lane(const vec<T>& v, int k) {
 template <class T, int U> INLINE vec<T, U> weighed(vec<T, U> v, T scale, T middle) {
     return mul_sub(v, fill<U>(scale), fill<U>(middle));
 }
-template <class T, int U> INLINE vec<T, U> turned(vec<T, U> e, vec<T, U> v, T scale, T mean, const pair<T>& factor) {
-    return scaled(e * mul_sub(v, fill<U>(scale), fill<U>(mean)), factor);
+// e (v scale - mean) factor, rounded but for e only at last
+template <class T, int U> INLINE vec<T, U> turned(vec<T, U> e, vec<T, U> v, T scale, const pair<T>& mean, const pair<T>& factor) {
+    const pair<T, U> d = two_sum(v * fill<U>(scale), fill<U>(T(0)) - spread<U>(mean.hi));
+    const pair<T, U> p = two_product(e, d.hi);
+    return times_factor(pair<T, U>{p.hi, mul_add(e, d.lo - spread<U>(mean.lo), p.lo)}, factor);
 }
-// y (v - mean) for a kept y
+// y (v - mean) for a kept y; the difference itself might be too large
 template <class T, int U> INLINE vec<T, U> turned_output(vec<T, U> y, vec<T, U> v, const pair<T>& mean) {
-    return y * ((v - spread<U>(mean.hi)) - spread<U>(mean.lo));
+    return mul_sub(y, v, mul_add(y, spread<U>(mean.hi), y * spread<U>(mean.lo)));
 }
 // v - mean, back from its scale
 template <class T, int U> INLINE vec<T, U> centred(vec<T, U> v, T scale, T up, const pair<T>& mean) {
     return (mul_sub(v, fill<U>(scale), spread<U>(mean.hi)) - spread<U>(mean.lo)) * fill<U>(up);
 }
-// g / T + e factor
-template <class T, int U> INLINE vec<T, U> log_turned(vec<T, U> e, vec<T, U> g, const pair<T>& factor, T up) {
-    return mul_add(e, spread<U>(factor.hi), mul_add(e, spread<U>(factor.lo), g * fill<U>(up)));
+// g up + e factor minus
+template <class T, int U>
+INLINE vec<T, U> log_turned(vec<T, U> e, vec<T, U> g, const pair<T>& factor, const pair<T>& minus, T up) {
+    const vec<T, U> y = mul_add(e, spread<U>(factor.hi), e * spread<U>(factor.lo));
+    if (has_fma) return mul_add(y, spread<U>(minus.lo), mul_add(y, spread<U>(minus.hi), g * fill<U>(up)));
+    const vec<T, U> half = y * fill<U>(T(0.5)), d = half * spread<U>(minus.hi) + g * fill<U>(up * T(0.5));  // products are rounded, and might be too large
+    return d + (d + y * spread<U>(minus.lo));
 }
+template <class T, int U> INLINE vec<T, U> multiplied(vec<T, U> x, T c) { return x * fill<U>(c); }
 // e factor - a down
 template <class T, int U> INLINE vec<T, U> less_target(vec<T, U> e, vec<T, U> a, const pair<T>& factor, T down) {
     return sub_mul(scaled(e, factor), a, fill<U>(down));
@@ -273,6 +307,7 @@ struct Centre {};
 struct LogTurn {};
 struct Slope {};
 struct Scale {};
+struct Times {};
 struct DiagonalOf {};
 struct TargetSlope {};
 
@@ -286,7 +321,7 @@ template <class T> struct Pass {
     const Shift<T>* shift;
     Shared<T> shared;
     T scale, middle;
-    pair<T> mean, factor;
+    pair<T> mean, factor, minus;
     Sums<T> sums, dots;
 };
 
