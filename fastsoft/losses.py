@@ -91,8 +91,7 @@ def cross_entropy(
         n = a.shape[k]
         for start, stop in pieces(a.size // n, n):
             kernels.derive(CROSS_ENTROPY, a, w, None, k, 0, PLAIN_FACTOR, threads, start, stop, loss=loss)
-    with np.errstate(all="ignore"):
-        y[...] = loss
+    y[...] = _rounded(loss, a.dtype)
     return y
 
 
@@ -263,8 +262,7 @@ def softmax_cross_entropy(
     job = _Job(x, t, axis, weight, ignore_index, label_smoothing, z_loss, temperature, reduction, num_threads)
     y = _validate.result(out, job.result_shape, job.dtype)
     job.run(None)
-    with np.errstate(all="ignore"):
-        y[...] = job.reduced()
+    y[...] = _rounded(job.reduced(), job.dtype)
     return y
 
 
@@ -312,7 +310,7 @@ def softmax_cross_entropy_with_grad(
     >>> import numpy as np, fastsoft
     >>> loss, grad = fastsoft.softmax_cross_entropy_with_grad(np.array([[20.0, 0.0, 0.0]]), np.array([0]))
     >>> grad
-    array([[-4.12230722e-09,  2.06115361e-09,  2.06115361e-09]])
+    array([[-4.12230723e-09,  2.06115361e-09,  2.06115361e-09]])
     """
     if (
         axis is LAST and weight is None and ignore_index is None and label_smoothing is ZERO and z_loss is ZERO
@@ -330,13 +328,25 @@ def softmax_cross_entropy_with_grad(
     job.run(target)
     if target is not y:
         y[...] = target
-    with np.errstate(all="ignore"):
-        return np.asarray(job.reduced()).astype(job.dtype), y
+    return _rounded(job.reduced(), job.dtype), y
 
 
 def _work(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The type that is computed in."""
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)
+
+
+def _rounded(losses: Array, dtype: np.dtype[Any]) -> Array:
+    """The losses in the dtype of the result; from float64 to 16 bits by way of float32 only where they were summed."""
+    if losses.dtype == dtype:
+        return losses
+    with np.errstate(all="ignore"):
+        losses = losses.astype(_work(dtype), copy=False)
+    if losses.dtype == dtype:
+        return losses
+    found = np.empty(losses.shape, dtype)
+    kernels.round_to(losses, found)
+    return found
 
 
 class _Job:

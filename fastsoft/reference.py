@@ -300,18 +300,22 @@ class Operation:
             return self.derive(x, axis)
 
 
+# A z of 16 bits may lie a binade above its unit; correctly rounded it is off by a whole unit then, and being rounded
+# from float32 by a few parts in ten thousand more.
+NEXT_BINADE = 1.001
+
 OPS = (
     Operation("softmax", softmax, _numpy_softmax, 2.5, 0.51),
     Operation("log_softmax", log_softmax, _numpy_log_softmax, 3.0, 0.51),
     Operation("logsumexp", logsumexp, _numpy_logsumexp, 2.0, 0.51, _size_or_1, classes=0),
     Operation("softmax_jacobian", softmax_jacobian, _numpy_jacobian, 6.0, 0.51, classes=2),
     Operation("softmax_jacobian_diagonal", softmax_jacobian_diagonal, _numpy_jacobian_diagonal, 6.0, 0.51),
-    Operation("softmax_vjp", softmax_vjp, _numpy_vjp, 4.0, 1.0, _vjp_size, with_vector),
-    Operation("softmax_jvp", softmax_vjp, _numpy_vjp, 4.0, 1.0, _vjp_size, with_vector),
-    Operation("softmax_vjp_from_output", softmax_vjp_from_output, _numpy_vjp_from_output, 4.0, 1.0,
+    Operation("softmax_vjp", softmax_vjp, _numpy_vjp, 4.0, NEXT_BINADE, _vjp_size, with_vector),
+    Operation("softmax_jvp", softmax_vjp, _numpy_vjp, 4.0, NEXT_BINADE, _vjp_size, with_vector),
+    Operation("softmax_vjp_from_output", softmax_vjp_from_output, _numpy_vjp_from_output, 4.0, NEXT_BINADE,
               _vjp_from_output_size, softmax_with_vector),
-    Operation("log_softmax_vjp", log_softmax_vjp, _numpy_log_vjp, 4.0, 1.0, _log_vjp_size, with_vector),
-    Operation("log_softmax_vjp_from_output", log_softmax_vjp_from_output, _numpy_log_vjp_from_output, 4.0, 1.0,
+    Operation("log_softmax_vjp", log_softmax_vjp, _numpy_log_vjp, 4.0, NEXT_BINADE, _log_vjp_size, with_vector),
+    Operation("log_softmax_vjp_from_output", log_softmax_vjp_from_output, _numpy_log_vjp_from_output, 4.0, NEXT_BINADE,
               _log_vjp_from_output_size, log_softmax_with_vector),
     Operation("cross_entropy", cross_entropy, _numpy_cross_entropy, 4.0, 0.51, _size, softmax_with_targets, 0),
     Operation("softmax_cross_entropy", softmax_cross_entropy, _numpy_softmax_cross_entropy, 4.0, 0.51,

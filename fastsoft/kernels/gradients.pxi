@@ -258,7 +258,9 @@ cdef inline void row_tidy(floating* y, Py_ssize_t n) noexcept nogil:
         store(y + i, one_nan(v, v), n - i)
 
 
-cdef inline void row_finish(Pass[floating]* p, const Operation* op, How how, const Team* team, bint tidy) noexcept nogil:
+cdef inline void row_finish(
+    Pass[floating]* p, const Operation* op, How how, const Team* team, bint tidy
+) noexcept nogil:
     """What is left of 1/T; NaN"""
     if op.factor.g != 1:
         p.x, p.scale = p.y, <floating> op.factor.g

@@ -183,6 +183,17 @@ def jacobian(
     jacobian_run(&b, start, stop, c, threads, cnp.PyArray_TYPE(x), cnp.PyArray_TYPE(out), data_of(out))
 
 
+def round_to(cnp.ndarray x not None, cnp.ndarray out not None):
+    """x, contiguous float32, to out, contiguous, of a type of 16 bits; without a trace in the floating-point state"""
+    cdef control state = enter()
+    cdef const float* values = <const float*> cnp.PyArray_DATA(x)
+    if cnp.PyArray_TYPE(out) == cnp.NPY_FLOAT16:
+        scatter(values, 1, cnp.PyArray_SIZE(x), data_of(out), sizeof(half), <half*> NULL)
+    else:
+        scatter(values, 1, cnp.PyArray_SIZE(x), data_of(out), sizeof(bfloat), <bfloat*> NULL)
+    leave(state)
+
+
 cdef bint is_plain(object x) noexcept:
     """Whether x is a contiguous array of float32 or float64 with something in it"""
     cdef int typenum
