@@ -73,6 +73,7 @@ EXTENSIONS = [extension(f"fastsoft.{name}", f"fastsoft/{name}.pyx") for name in 
 ]
 
 setup(
+    options={"build_ext": {"parallel": os.cpu_count() or 1}},
     ext_modules=cythonize(
         EXTENSIONS, compiler_directives=DIRECTIVES, emit_linenums=DEBUG, nthreads=0 if DEBUG else os.cpu_count() or 1
     )

@@ -1,4 +1,4 @@
-"""Softmax, log-softmax and logsumexp over NumPy arrays: fast, and with error bounds."""
+"""Softmax, log-softmax, logsumexp, their derivatives and cross-entropy over NumPy arrays: fast, with error bounds."""
 
 from ._config import show_config
 from ._threads import get_num_threads, num_threads, set_num_threads

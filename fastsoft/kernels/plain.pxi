@@ -1,0 +1,153 @@
+# The short ways: plain arrays, contiguous and of float32 or float64, with default arguments, in a few checks. Each
+# function gives None where an array is anything else, or, with threads = 0, large enough for several threads.
+
+cdef bint is_plain(object x) noexcept:
+    """Whether x is a contiguous array of float32 or float64 with something in it"""
+    cdef int typenum
+    if type(x) is not cnp.ndarray:
+        return False
+    typenum = cnp.PyArray_TYPE(<cnp.ndarray> x)
+    return (
+        cnp.PyArray_NDIM(<cnp.ndarray> x) > 0 and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> x)
+        and (typenum == cnp.NPY_FLOAT32 or typenum == cnp.NPY_FLOAT64) and cnp.PyArray_SIZE(<cnp.ndarray> x) > 0
+    )
+
+
+cdef bint is_large(cnp.ndarray a, int threads) noexcept:
+    """Too large for the short way: it might pay to use threads, or has memory of its own"""
+    return cnp.PyArray_NBYTES(a) >= (STREAM if threads > 0 else SERIAL)
+
+
+cdef void set_rows(Batch* b, cnp.ndarray a) noexcept:
+    """Contiguous rows; out has as many numbers as x, or is still to be set"""
+    b.n = cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
+    b.rows = cnp.PyArray_SIZE(a) // b.n
+    b.ndim = 1
+    b.stream = False
+    b.x = <char*> cnp.PyArray_DATA(a)
+    b.v = b.where = b.out = NULL
+    b.x_step = b.v_step = b.out_step = cnp.PyArray_ITEMSIZE(a)
+    b.x_stride[0] = b.v_stride[0] = b.out_stride[0] = b.n * b.x_step
+    b.shape[0] = b.rows
+
+
+cdef object quick(Kind kind, object x, int threads):
+    """The whole operation for a plain array with default arguments, or None where it is not one or, with
+    threads = 0, large enough for several threads"""
+    cdef Batch b
+    cdef cnp.ndarray a, out
+    cdef int ndim, typenum
+    if not is_plain(x) or is_large(x, threads):
+        return None
+    a = x
+    ndim = cnp.PyArray_NDIM(a)
+    typenum = cnp.PyArray_TYPE(a)
+    set_plain(&b.op, kind)
+    set_rows(&b, a)
+    if kind == LOGSUMEXP:
+        ndim -= 1
+        b.out_stride[0] = b.x_step
+    out = cnp.PyArray_EMPTY(ndim, cnp.PyArray_DIMS(a), typenum, 0)
+    b.out = <char*> cnp.PyArray_DATA(out)
+    execute(&b, 0, b.rows, threads, typenum)
+    return out
+
+
+def plain_pair(int kind, x, v, int threads=0):
+    """An operation on two plain arrays of the same shape and dtype with default arguments, or None as in `quick`"""
+    cdef Batch b
+    cdef cnp.ndarray a, w, out
+    if not is_plain(x) or not is_plain(v) or is_large(x, threads):
+        return None
+    a, w = x, v
+    if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(w) or not cnp.PyArray_SAMESHAPE(a, w):
+        return None
+    set_plain(&b.op, <Kind> kind)
+    set_rows(&b, a)
+    b.v = <char*> cnp.PyArray_DATA(w)
+    out = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
+    b.out = <char*> cnp.PyArray_DATA(out)
+    execute(&b, 0, b.rows, threads, cnp.PyArray_TYPE(a))
+    return out
+
+
+def plain_loss(x, labels, bint gradient, int threads=0):
+    """(loss, gradient or None) of plain logits and int64 labels with default arguments, or None as in `quick`, or
+    where a label is out of range"""
+    cdef Batch b
+    cdef cnp.ndarray a, t, loss, out = None
+    cdef Py_ssize_t i
+    cdef int d, ndim
+    if not is_plain(x) or type(labels) is not cnp.ndarray or is_large(x, threads):
+        return None
+    a, t = x, labels
+    ndim = cnp.PyArray_NDIM(a) - 1
+    if cnp.PyArray_TYPE(t) != cnp.NPY_INT64 or not cnp.PyArray_ISCARRAY_RO(t) or cnp.PyArray_NDIM(t) != ndim:
+        return None
+    for d in range(ndim):
+        if cnp.PyArray_DIM(t, d) != cnp.PyArray_DIM(a, d):
+            return None
+    set_plain(&b.op, LABELS)
+    set_rows(&b, a)
+    b.op.labels = <const int64_t*> cnp.PyArray_DATA(t)
+    for i in range(b.rows):
+        if not 0 <= b.op.labels[i] < b.n:
+            return None
+    loss = cnp.PyArray_EMPTY(ndim, cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
+    b.op.loss = <char*> cnp.PyArray_DATA(loss)
+    if gradient:
+        out = cnp.PyArray_EMPTY(ndim + 1, cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
+        b.out = <char*> cnp.PyArray_DATA(out)
+    execute(&b, 0, b.rows, threads, cnp.PyArray_TYPE(a))
+    return loss, out
+
+
+def plain_jacobian(x, out, int threads=0):
+    """The Jacobians of a plain array, into `out` unless that is None, or None as in `quick`"""
+    cdef Batch b
+    cdef cnp.ndarray a, y
+    cdef cnp.npy_intp[65] shape  # MAX_NDIM + 1
+    cdef int d, ndim
+    cdef Py_ssize_t size
+    if not is_plain(x) or is_large(x, threads) or cnp.PyArray_NDIM(<cnp.ndarray> x) == MAX_NDIM:
+        return None
+    a = x
+    ndim = cnp.PyArray_NDIM(a)
+    set_plain(&b.op, JACOBIAN)
+    set_rows(&b, a)
+    size = cnp.PyArray_NBYTES(a) * b.n
+    if size >= (STREAM if threads > 0 and out is None else STREAM * 1024 if threads > 0 else 2 * SERIAL):
+        return None
+    for d in range(ndim):
+        shape[d] = cnp.PyArray_DIM(a, d)
+    shape[ndim] = b.n
+    if out is None:
+        y = cnp.PyArray_EMPTY(ndim + 1, shape, cnp.PyArray_TYPE(a), 0)
+    else:
+        if not is_plain(out) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out):
+            return None
+        y = out
+        if cnp.PyArray_TYPE(y) != cnp.PyArray_TYPE(a) or cnp.PyArray_NDIM(y) != ndim + 1:
+            return None
+        for d in range(ndim + 1):
+            if cnp.PyArray_DIM(y, d) != shape[d]:
+                return None
+        if data_of(y) < data_of(a) + cnp.PyArray_NBYTES(a) and data_of(a) < data_of(y) + size:
+            return None
+    jacobian_run(&b, 0, b.rows, 1.0, threads, cnp.PyArray_TYPE(a), cnp.PyArray_TYPE(y), data_of(y))
+    return y
+
+
+def softmax(x, int threads=0):
+    """softmax(x) of a plain array, small unless `threads` are given, or None"""
+    return quick(SOFTMAX, x, threads)
+
+
+def log_softmax(x, int threads=0):
+    """log_softmax(x) of a plain array, small unless `threads` are given, or None"""
+    return quick(LOG_SOFTMAX, x, threads)
+
+
+def logsumexp(x, int threads=0):
+    """logsumexp(x) of a plain array, small unless `threads` are given, or None"""
+    return quick(LOGSUMEXP, x, threads)
