@@ -141,7 +141,8 @@ def imports(path: Path) -> list[str]:
 def test_load_is_the_only_door() -> None:
     """No other source imports a compiled variant, or names one: on a CPU that lacks it that would crash."""
     named = re.compile(r"(?<!_dispatch)\.isa\b")
-    paths = {path.name: path for path in SOURCE.glob("*.py*") if path.suffix in (".py", ".pyx")}
+    tree = Path(__file__).parents[1] / "fastsoft"  # a wheel holds no .pyx
+    paths = {path.name: path for path in tree.glob("*.py*") if path.suffix in (".py", ".pyx")}
     assert {"__init__.py", "_dispatch.py", "_machine.pyx", "api.py"} <= set(paths)
     assert named.search(paths.pop("_dispatch.py").read_text(encoding="utf-8"))
     for name, path in paths.items():
