@@ -202,6 +202,11 @@ def factor(temperature: object) -> tuple[int, tuple[float, float, float]]:
     return how, (hi, float(exact - Fraction(hi)), g)
 
 
+def beyond(how: int, dtype: np.dtype[Any]) -> bool:
+    """Whether 1/temperature may be beyond the numbers of the type, so that float64 is computed in."""
+    return how == WIDE and dtype != np.float64
+
+
 def mask(where: object, shape: tuple[int, ...]) -> Array | None:
     """`where` as booleans of x's shape."""
     if where is None:

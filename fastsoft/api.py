@@ -261,7 +261,7 @@ def _run(
             view = target.reshape(a.shape)
         else:
             view = np.expand_dims(target, classes) if target.ndim < a.ndim else target
-        if how == _validate.WIDE and a.dtype != np.float64:  # 1/temperature may be beyond the numbers of the type
+        if _validate.beyond(how, a.dtype):
             wide = np.empty(view.shape)
             with np.errstate(all="ignore"):
                 _compute(kind, a.astype(np.float64), wide, mask, classes, how, factor, fill, threads)

@@ -91,7 +91,7 @@ def softmax_jacobian(
     with np.errstate(all="ignore"):
         flat = np.ascontiguousarray(rows, work).reshape(-1, n)
     to = target.reshape(-1, n, n)
-    if how == _validate.WIDE and a.dtype != np.float64:  # 1/temperature may be beyond the numbers of the type
+    if _validate.beyond(how, a.dtype):
         to = np.empty(to.shape)
     for start, stop in pieces(len(flat), n * n):
         kernels.jacobian(flat, to, how, factor, factor[0], threads, start, stop)
@@ -601,7 +601,7 @@ def _run(
     overlap = out is not None and (_validate.must_copy(y, a, None) or (w is not None and np.may_share_memory(y, w)))
     target = np.empty(shape, a.dtype) if overlap else y
     view = target.reshape(a.shape)
-    if how == _validate.WIDE and a.dtype != np.float64:  # 1/temperature may be beyond the numbers of the type
+    if _validate.beyond(how, a.dtype):
         wide = np.empty(a.shape)
         with np.errstate(all="ignore"):
             w = None if w is None else w.astype(np.float64)

@@ -381,10 +381,8 @@ class _Job:
         self.result_shape = batch if self.reduction == "none" else ()
         if self.labels is not None and self.weight is not None:
             self.row_weights = np.where(self.labels < 0, 0.0, self.weight[self.labels]).ravel()
-        self.scale = 1.0
-        if self.reduction == "mean":
-            total = self._total_weight()
-            self.scale = 1 / total if total else 0.0
+        self.total_weight = self._total_weight() if self.reduction == "mean" else 1.0
+        self.scale = 1 / self.total_weight if self.total_weight else 0.0
 
     @staticmethod
     def _dense(x: Array, t: object, batch: tuple[int, ...], ignore_index: object) -> tuple[Array, Array]:
@@ -413,7 +411,7 @@ class _Job:
     def run(self, grad: Array | None) -> None:
         """Compute the losses, one for each row in the type that is computed in, and the gradient into `grad`."""
         x, targets, y = self.x, self.targets, None if grad is None else grad.reshape(self.x.shape)
-        wide = self.how == _validate.WIDE and x.dtype != np.float64  # 1/temperature may be beyond the type's numbers
+        wide = _validate.beyond(self.how, x.dtype)
         if wide:
             with np.errstate(all="ignore"):
                 x = x.astype(np.float64)
@@ -443,6 +441,5 @@ class _Job:
             return self.losses
         total = self.losses.sum(dtype=np.float64)
         if self.reduction == "mean":
-            weight = self._total_weight()
-            total = total / weight if weight else np.float64(0)
+            total = total / self.total_weight if self.total_weight else np.float64(0)
         return np.asarray(total)

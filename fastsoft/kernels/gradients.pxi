@@ -35,7 +35,7 @@ cdef inline void block_weigh(
     begin(a)
     begin_runs(d)
     while i < stop:
-        end = min(stop, i + 4 * lanes)
+        end = min(stop, i + run_length * lanes)
         run = fill(zero)
         while i < end:
             v = load_bunch(p.x + i, stop - i, low)
@@ -77,7 +77,7 @@ cdef inline void block_runs(
     Sums[floating]* dots
 ) noexcept nogil:
     """The passes that give sums, but for those of exp"""
-    cdef Py_ssize_t i = start, end, k, lanes = REGISTER // sizeof(floating), step = together * lanes
+    cdef Py_ssize_t i = start, k, lanes = REGISTER // sizeof(floating), step = together * lanes
     cdef floating zero = 0
     cdef Sums[floating] a, d
     cdef vec[floating] run, weights
@@ -86,13 +86,13 @@ cdef inline void block_runs(
     while i < stop:
         run = fill(zero)
         weights = run
-        if i + 4 * lanes <= stop:
-            for k in range(4 // together):
+        if i + run_length * lanes <= stop:
+            for k in range(run_length // together):
                 add_to_run(p, what, i + k * step, step, how, &run, &weights, &d)
         else:
             for k from i <= k < stop by step:
                 add_to_run(p, what, k, stop - k, how, &run, &weights, &d)
-        i += 4 * lanes
+        i += run_length * lanes
         if Runs is not Total:
             end_run(d, run)
         if Runs is Target:

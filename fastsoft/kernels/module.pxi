@@ -61,18 +61,23 @@ cdef int run_typed(const Batch* b, Py_ssize_t start, Py_ssize_t stop, int thread
     return run_all[bfloat](b, start, stop, threads, NULL)  # ml_dtypes registers it; it has no number of its own
 
 
+cdef inline int claim(int threads) noexcept nogil:
+    """How many threads this call may use: while other Python threads use several, this one alone"""
+    return 1 if threads > 1 and active.fetch_add(1) > 0 else threads
+
+
+cdef inline void give_back(int threads) noexcept nogil:
+    """What was claimed for `threads`"""
+    if threads > 1:
+        active.fetch_sub(1)
+
+
 cdef int execute(const Batch* b, Py_ssize_t start, Py_ssize_t stop, int threads, int typenum) except -1:
-    """Rows start .. stop, without the GIL; while other Python threads use several threads, on this one alone"""
+    """Rows start .. stop, without the GIL"""
     cdef int status
     with nogil:
-        if threads > 1:
-            if active.fetch_add(1) > 0:
-                status = run_typed(b, start, stop, 1, typenum)
-            else:
-                status = run_typed(b, start, stop, threads, typenum)
-            active.fetch_sub(1)
-        else:
-            status = run_typed(b, start, stop, 1, typenum)
+        status = run_typed(b, start, stop, claim(threads), typenum)
+        give_back(threads)
     if status < 0:
         raise MemoryError(f"no memory for the scratch rows of {b.n} classes on {threads} threads")
     return 0
@@ -121,8 +126,7 @@ def derive(
 ):
     """As `apply`, for derivatives and losses. v: the second argument, of x's dtype and axes, or None; out: the same,
     or None where only the loss is wanted. labels, -1 for ignored rows, row_weights, and loss (of the type that is
-    computed in) have an entry for each row, class_weights for each class. For JACOBIAN x, of float32 or float64,
-    and out are contiguous, the last axis of out twice as long."""
+    computed in) have an entry for each row, class_weights for each class."""
     cdef Batch b
     set_plain(&b.op, <Kind> kind)
     set_factor(&b.op, how, factor)
@@ -156,14 +160,8 @@ cdef int jacobian_run(
 ) except -1:
     cdef int status
     with nogil:
-        if threads > 1:
-            if active.fetch_add(1) > 0:
-                status = jacobian_typed(b, start, stop, c, 1, x_type, out_type, out)
-            else:
-                status = jacobian_typed(b, start, stop, c, threads, x_type, out_type, out)
-            active.fetch_sub(1)
-        else:
-            status = jacobian_typed(b, start, stop, c, 1, x_type, out_type, out)
+        status = jacobian_typed(b, start, stop, c, claim(threads), x_type, out_type, out)
+        give_back(threads)
     if status < 0:
         raise MemoryError(f"no memory for the probabilities of {stop - start} rows of {b.n} classes")
     return 0

@@ -151,6 +151,7 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     bunch[T] log_value[T, How](bunch[T] x, const Log[T]&, const Shared[T]&, How)
     vec[T] log_sum_exp[T](const Sums[T]&, const Shift[T]&, vec[T] max)
 
+    int run_length
     void begin_runs[T](Sums[T]&)
     void add_products[T](vec[T]& run, bunch[T] a, bunch[T] b)
     void add_terms[T](vec[T]& run, bunch[T] a)

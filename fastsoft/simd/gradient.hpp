@@ -7,7 +7,7 @@ namespace fastsoft { namespace {
 
 // ---- sums of products, which may have either sign ----
 
-// A run of 4 vecs is added as it comes, and the runs without loss: the error stays below 2 ulp of the largest
+// A run of run_length vecs is added as it comes, and the runs without loss: the error stays below 2 ulp of the largest
 // factor however long the row is. `ties` is not used.
 const int run_length = 4;
 template <class T> INLINE void begin_runs(Sums<T>& a) { a.hi = a.lo = a.ties = fill(T(0)); }
@@ -155,6 +155,13 @@ template <class T> INLINE vec<T> log_sum(const pair<T>& log, const Shift<T>& s, 
     const pair<T> l = two_sum(m.hi * g, log.hi);
     return l.hi + finite_part(l.lo + (m.lo * g + log.lo));
 }
+// Add z_loss (log sum_j e^z_j)^2 to the loss; what it adds to sum a in the gradient.
+template <class T> INLINE vec<T> add_z_loss(vec<T>& loss, const pair<T>& log, const Shift<T>& s, double z_loss, const Factor& f) {
+    if (z_loss == 0) return fill(T(0));
+    const vec<T> lse = log_sum(log, s, f);
+    loss = mul_add(lse * lse, fill((T)z_loss), loss);
+    return lse * fill((T)(2 * z_loss));
+}
 // Labels: a is `weight` at the label, whose logit is x_label, and 0 elsewhere.
 template <class T> struct Label { vec<T> x, e, weight; };
 template <class T, class How>
@@ -165,12 +172,7 @@ INLINE void set_label_loss(Loss<T>& l, const Sums<T>& sums, const Shift<T>& s, c
     const vec<T> near = sum_hi.hi + finite_part(sum_hi.lo + (((d.lo + s.top_lo) - finite_part(z.lo)) + log.lo));
     l.loss = choose(equal(t.x, zero - inf), inf + log.hi, near);
     l.loss = choose(s.empty, fill(std::numeric_limits<T>::quiet_NaN()), l.loss) * t.weight;
-    vec<T> extra = zero;
-    if (z_loss != 0) {
-        const vec<T> lse = log_sum(log, s, f);
-        l.loss = mul_add(lse * lse, fill((T)z_loss), l.loss);
-        extra = lse * fill((T)(2 * z_loss));
-    }
+    const vec<T> extra = add_z_loss(l.loss, log, s, z_loss, f);
     const Rest<T> q = rest(sums, s);
     const pair<T> down = product(inverse, {fill((T)scale), zero});
     l.factor = product(q.factor, product(down, {t.weight + extra, zero}));
@@ -188,12 +190,7 @@ INLINE void set_target_loss(Loss<T>& l, const Sums<T>& sums, const Sums<T>& weig
     const pair<T> a = fast_two_sum(weight.hi, weight.lo), p = fast_two_sum(shortfall.hi, shortfall.lo);
     const pair<T> whole = sum(p, product(a, log));
     l.loss = choose(s.empty, fill(std::numeric_limits<T>::quiet_NaN()), choose(equal(whole.hi - whole.hi, zero), whole.hi + whole.lo, shortfall.hi + log.hi));
-    vec<T> extra = zero;
-    if (z_loss != 0) {
-        const vec<T> lse = log_sum(log, s, f);
-        l.loss = mul_add(lse * lse, fill((T)z_loss), l.loss);
-        extra = lse * fill((T)(2 * z_loss));
-    }
+    const vec<T> extra = add_z_loss(l.loss, log, s, z_loss, f);
     const Rest<T> q = rest(sums, s);
     const pair<T> down = product(inverse, {fill((T)scale), zero});
     l.factor = product(q.factor, product(down, sum(a, {extra, zero})));
@@ -218,11 +215,6 @@ template <class T> INLINE Shared<T> unshifted(T) {
     return {zero, (zero - field) * fill(C::ln2_hi + C::ln2_lo), fill(C::round) + field, zero, zero, zero, zero};
 }
 template <class T> INLINE T unshifted_unit(T) { return std::ldexp(T(1), -(int)constants<T>::headroom); }
-template <class T> INLINE T in_lane(const vec<T>& v, int k) {
-    T a[vec<T>::lanes];
-    std::memcpy(a, &v, sizeof a);
-    return a[k];
-}
 
 // ---- one register ----
 
@@ -272,16 +264,14 @@ INLINE vec<T, U> shortfall(vec<T, U> x, vec<T, U> a, const Shift<T>& s, How how)
 template <class T, int U> INLINE vec<T, U> target_log(vec<T, U> z, vec<T, U> t) {
     typedef constants<T> C;
     const T inf = std::numeric_limits<T>::infinity(), lift = std::ldexp(T(1), sizeof(T) == 4 ? 64 : 512);
-    const vec<T, U> one = fill<U>(T(1)), zero = fill<U>(T(0)), half = fill<U>(T(0.5));
+    const vec<T, U> one = fill<U>(T(1)), zero = fill<U>(T(0));
     const vec<T, U> by = choose(not_below(fill<U>(1 / lift), z), fill<U>(lift), choose(not_below(z, fill<U>(lift)), fill<U>(1 / lift), one));
     const vec<T, U> u = z * by;
     const vec<T, U> j = exponent(u * fill<U>(T(1.4142135623730951)));
     const vec<T, U> f = mul_sub(u, low_bits_to_exponent(fill<U>(C::round) + (fill<U>(C::bias) - j)), one);
     const vec<T, U> k = j - exponent(by);
-    const vec<T, U> s = f / (f + fill<U>(T(2))), s2 = s * s, square = half * f * f;
-    const vec<T, U> tail = square - s * mul_add(s2, polynomial(s2, C::log_w), square);
-    const pair<T, U> p = two_product(k, fill<U>(C::ln2_hi)), h = two_sum(p.hi, f);
-    vec<T, U> log = h.hi + ((h.lo + p.lo) + (k * fill<U>(C::ln2_lo) - tail));
+    const pair<T, U> both = log_near_1(f, zero, k);
+    vec<T, U> log = both.hi + both.lo;
     log = choose(equal(z, zero), fill<U>(-inf), choose(equal(z, fill<U>(inf)), z, log));
     log = choose(not_below(z, zero), log, fill<U>(std::numeric_limits<T>::quiet_NaN()));
     return choose(equal(z, z), drop(equal(t, zero), t * log), z);

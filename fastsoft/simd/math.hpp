@@ -306,21 +306,27 @@ template <class T, int U> INLINE vec<T, U> scaled(vec<T, U> e, const pair<T>& r)
     return (eh * spread<U>(rh) + (el * spread<U>(rh) + e * spread<U>(rl))) * fill<U>(1 / up);  // subnormal only here
 }
 
-// log(1 + q) of a pair q >= 0, as a pair: error of hi + lo, rounded, <= 1.5 ulp, also relative to a small result; NaN stays NaN.
+// log(1 + f) + f_rest + k log 2 as a pair, 1 + f from sqrt(1/2) to sqrt(2), f_rest far smaller.
 // log(1 + f) = f - (f^2/2 - s (f^2/2 + R)), s = f / (2 + f): the form of FreeBSD's msun, with our R.
+template <class T, int U> INLINE pair<T, U> log_near_1(vec<T, U> f, vec<T, U> f_rest, vec<T, U> k) {
+    typedef constants<T> C;
+    const vec<T, U> s = f / (f + fill<U>(T(2))), z = s * s, square = fill<U>(T(0.5)) * f * f;
+    const vec<T, U> tail = square - s * mul_add(z, polynomial(z, C::log_w), square);
+    const pair<T, U> p = two_product(k, fill<U>(C::ln2_hi)), t = two_sum(p.hi, f);
+    return {t.hi, (t.lo + p.lo) + (mul_add(k, fill<U>(C::ln2_lo), f_rest) - tail)};
+}
+
+// log(1 + q) of a pair q >= 0, as a pair: error of hi + lo, rounded, <= 1.5 ulp, also relative to a small result; NaN stays NaN.
 template <class T> INLINE pair<T> log1p(pair<T> q) {
     typedef constants<T> C;
-    const vec<T> one = fill(T(1)), zero = fill(T(0)), half = fill(T(0.5));
+    const vec<T> one = fill(T(1)), zero = fill(T(0));
     const pair<T> u = two_sum(one, q.hi);
     const vec<T> j = exponent(u.hi * fill(T(1.4142135623730951)));  // u 2^-j in [sqrt(1/2), sqrt(2))
     const vec<T> scale = low_bits_to_exponent(fill(C::round) + (fill(C::bias) - j));
     const mask<T> small = equal(j, zero);
     const vec<T> f = choose(small, q.hi, mul_sub(u.hi, scale, one));
     const vec<T> f_lo = choose(small, q.lo, (u.lo + q.lo) * scale);
-    const vec<T> s = f / (f + fill(T(2))), z = s * s, square = half * f * f;
-    const vec<T> tail = square - s * mul_add(z, polynomial(z, C::log_w), square);
-    const pair<T> p = two_product(j, fill(C::ln2_hi)), t = two_sum(p.hi, f);
-    return {t.hi, (t.lo + p.lo) + (mul_add(j, fill(C::ln2_lo), f_lo / (one + f)) - tail)};
+    return log_near_1(f, f_lo / (one + f), j);
 }
 
 // log sum_j e^(z_j - z_max) = log1p((ties - 1) + Others / e_max): all terms are positive, nothing cancels.

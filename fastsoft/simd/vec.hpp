@@ -112,12 +112,13 @@ template <class T> struct Transpose<0, T> {
 };
 template <class T> INLINE void transpose(vec<T>* a) { Transpose<vec<T>::lanes / 2, T>::square(a); }
 
-// Lane k of v, in all lanes.
-template <class T> INLINE vec<T> lane(const vec<T>& v, int k) {
+// Lane k of v, alone and in all lanes.
+template <class T> INLINE T in_lane(const vec<T>& v, int k) {
     T a[vec<T>::lanes];
     std::memcpy(a, &v, sizeof a);
-    return fill(a[k]);
+    return a[k];
 }
+template <class T> INLINE vec<T> lane(const vec<T>& v, int k) { return fill(in_lane(v, k)); }
 
 // Load `left` elements, at most all lanes, from p; lanes past them take `rest`. Nothing past them is read.
 template <int U, class T> INLINE vec<T, U> load_some(const T* p, ptrdiff_t left, T rest) {
