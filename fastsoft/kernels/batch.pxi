@@ -19,7 +19,10 @@ cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
 
 
 cdef inline int rows_in_group(const Batch* b, Py_ssize_t lanes) noexcept nogil:
-    """As many as a register has lanes, but no more than stay in the first-level cache"""
+    """As many as a register has lanes, but no more than stay in the first-level cache; of columns always as many, for
+    they share lines of memory"""
+    if b.ndim > 0 and b.x_step > b.x_stride[b.ndim - 1] and b.shape[b.ndim - 1] >= lanes:
+        return <int> lanes
     return <int> max(1, min(lanes, (GROUP // 2 if b.v != NULL else GROUP) // max(b.n, 1)))
 
 
@@ -97,16 +100,16 @@ cdef inline void one_group(
     cdef bint targets = makes_targets(b), v_as_it_lies = same and b.v_step == sizeof(element) and not targets
     cdef bint streams = b.stream and same and b.out_step == sizeof(element) and results > 1 and team == NULL
     cdef bint out_as_it_lies = same and b.out_step == sizeof(element) and not streams
+    if not as_it_lies:
+        gather_rows(b, b.x, b.x_stride, b.x_step, i, count, scratch, unused)
+    if b.v != NULL and not v_as_it_lies and not targets:
+        gather_rows(b, b.v, b.v_stride, b.v_step, i, count, second, unused)
     for r in range(count):
         x[r] = <const floating*> (b.x + offset(b, b.x_stride, i + r)) if as_it_lies else scratch + r * b.n
-        if not as_it_lies:
-            gather(b.x + offset(b, b.x_stride, i + r), b.x_step, b.n, scratch + r * b.n, 1, unused)
-            if b.where != NULL:
-                hide(b.where + offset(b, b.where_stride, i + r), b.where_step, b.n, scratch + r * b.n, 1)
+        if b.where != NULL:
+            hide(b.where + offset(b, b.where_stride, i + r), b.where_step, b.n, scratch + r * b.n, 1)
         if targets:
             make_target(b, i + r, second + r * b.n, unused)
-        elif b.v != NULL and not v_as_it_lies:
-            gather(b.v + offset(b, b.v_stride, i + r), b.v_step, b.n, second + r * b.n, 1, unused)
         v[r] = <const floating*> (b.v + offset(b, b.v_stride, i + r)) if v_as_it_lies else second + r * b.n
         y[r] = <floating*> (b.out + offset(b, b.out_stride, i + r)) if out_as_it_lies else scratch + r * b.n
         if results == 0:
@@ -119,8 +122,7 @@ cdef inline void one_group(
         for r in range(count):
             block_stream(y[r], <floating*> (b.out + offset(b, b.out_stride, i + r)), b.n)
     elif not out_as_it_lies and results > 0:
-        for r in range(count):
-            scatter(y[r], 1, results, b.out + offset(b, b.out_stride, i + r), b.out_step, unused)
+        scatter_rows(b, scratch, i, count, results, unused)
 
 
 cdef inline void tile_in(

@@ -106,21 +106,24 @@ cdef inline void block_map(
 ) noexcept nogil:
     """The passes that give y"""
     cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
-    cdef floating zero = 0, one = 1, scale = p.scale, middle = p.middle
+    cdef const floating* from_x = p.x  # all of p by value: for the compiler a store to y might change it
+    cdef const floating* from_v = p.v
+    cdef floating* y = p.y
+    cdef floating zero = 0, scale = p.scale, middle = p.middle
     cdef pair[floating] factor = p.factor, mean = p.mean, minus = p.minus
     cdef bunch[floating] x
     for i from start <= i < stop by step:
-        x = load_bunch(p.x + i, stop - i, zero)
+        x = load_bunch(from_x + i, stop - i, zero)
         if Map is Turn:
-            x = turned(x, load_bunch(p.v + i, stop - i, zero), scale, mean, factor)
+            x = turned(x, load_bunch(from_v + i, stop - i, zero), scale, mean, factor)
         elif Map is TurnOutput:
-            x = turned_output(x, load_bunch(p.v + i, stop - i, zero), mean)
+            x = turned_output(x, load_bunch(from_v + i, stop - i, zero), mean)
         elif Map is Centre:
-            x = centred(load_bunch(p.v + i, stop - i, zero), scale, middle, mean)
+            x = centred(load_bunch(from_v + i, stop - i, zero), scale, middle, mean)
         elif Map is LogTurn:
-            x = log_turned(x, load_bunch(p.v + i, stop - i, zero), factor, minus, middle)
+            x = log_turned(x, load_bunch(from_v + i, stop - i, zero), factor, minus, middle)
         elif Map is Slope:
-            x = less_target(x, load_bunch(p.v + i, stop - i, zero), factor, middle)
+            x = less_target(x, load_bunch(from_v + i, stop - i, zero), factor, middle)
         elif Map is Scale:
             x = scaled(x, factor)
         elif Map is Times:
@@ -128,8 +131,8 @@ cdef inline void block_map(
         elif Map is DiagonalOf:
             x = own_slope(scaled(x, factor), middle)
         else:
-            x = target_slope(x, load_bunch(p.v + i, stop - i, zero))
-        store(p.y + i, x, stop - i)
+            x = target_slope(x, load_bunch(from_v + i, stop - i, zero))
+        store(y + i, x, stop - i)
 
 
 cdef inline void block_pass(
@@ -460,66 +463,76 @@ cdef inline void apply_loss(
             row_finish(&p, op, how, team, not all_finite(p.factor.hi))
 
 
+cdef inline void output_sums(
+    Pass[floating]* p, const floating** x, const floating** v, int count, const Operation* op, const Team* team,
+    Means[floating]* a
+) noexcept nogil:
+    """The sums of the rows, and of v what keeps them from overflow"""
+    cdef int r, what = PRODUCT if op.kind == VJP_FROM_OUTPUT else LOG_TARGET if op.kind == CROSS_ENTROPY else TOTAL
+    cdef Plain plain
+    cdef Sums[floating] sums[16]
+    for r in range(count):
+        p.x, p.v, p.scale, p.middle = x[r], v[r], 1, 0
+        row_pass(p, what, plain, team)
+        if op.kind != CROSS_ENTROPY and not all_moderate(p.dots.hi):
+            p.scale = small_scale(p.scale)
+            row_pass(p, DOT if what == PRODUCT else TOTAL, plain, team)
+        a.scale[r] = p.scale
+        sums[r] = p.dots
+    fold(&sums[0], count)
+    for r in range(count):
+        a.hi[r], a.lo[r] = in_lane(sums[0].hi, r), in_lane(finite_part(sums[0].lo), r)
+
+
+cdef inline void output_row(
+    Pass[floating]* p, const Operation* op, const Team* team, floating hi, floating lo
+) noexcept nogil:
+    """y of a row whose sum is hi + lo"""
+    cdef Plain plain
+    cdef floating zero = 0, one = 1
+    cdef floating* y = p.y
+    p.mean.hi, p.mean.lo = fill(hi), fill(lo)
+    if op.kind == VJP_FROM_OUTPUT and p.scale == 1:
+        row_pass(p, TURN_OUTPUT, plain, team)
+    elif op.kind == VJP_FROM_OUTPUT:
+        p.factor.hi, p.factor.lo = fill(one / p.scale), fill(zero)
+        row_pass(p, TURN, plain, team)
+    else:
+        p.shared = unshifted(zero)
+        row_pass(p, EXP, plain, team)
+        p.x = y
+        p.factor.hi, p.factor.lo = fill(unshifted_unit(zero)), fill(zero)
+        p.minus.hi, p.minus.lo = minus(p.mean.hi), minus(p.mean.lo)
+        balance(p.factor, p.minus, fill(p.scale))
+        p.middle = 1
+        row_pass(p, LOG_TURN, plain, team)
+    if hi - hi != 0 or (op.kind == LOG_VJP_FROM_OUTPUT and has_nan(p.sums.hi)):
+        row_tidy(y, p.n)
+
+
 cdef inline void apply_to_output(
     const floating** x, const floating** v, floating** y, int count, Py_ssize_t n, const Operation* op,
     Py_ssize_t first, const Team* team
 ) noexcept nogil:
     """What takes probabilities, or their logarithms, and no exp of anything else"""
-    cdef int r, what = PRODUCT if op.kind == VJP_FROM_OUTPUT else TOTAL
+    cdef int r
     cdef Plain plain
     cdef Pass[floating] p
-    cdef Sums[floating] sums[16]
-    cdef floating zero = 0, one = 1, total
-    cdef floating scale[16]
-    cdef vec[floating] losses
-    if op.kind == CROSS_ENTROPY:
-        what = LOG_TARGET
-    for r in range(16):
-        scale[r] = 1
+    cdef Means[floating] a
     p.n = n
-    for r in range(count):
-        p.x, p.v, p.y = x[r], v[r], y[r]
-        if op.kind == CROSS_ENTROPY_GRAD:
+    if op.kind == CROSS_ENTROPY_GRAD:
+        for r in range(count):
+            p.x, p.v, p.y = x[r], v[r], y[r]
             row_pass(&p, TARGET_SLOPE, plain, team)
             row_tidy(y[r], n)
-        else:
-            p.scale, p.middle = 1, 0
-            row_pass(&p, what, plain, team)
-            if op.kind != CROSS_ENTROPY and not all_moderate(p.dots.hi):
-                p.scale = scale[r] = small_scale(scale[r])
-                row_pass(&p, DOT if what == PRODUCT else TOTAL, plain, team)
-            sums[r] = p.dots
-    if op.kind == CROSS_ENTROPY_GRAD:
         return
-    fold(&sums[0], count)
-    p.mean.hi, p.mean.lo = sums[0].hi, finite_part(sums[0].lo)
-    losses = one_nan(minus(p.mean.hi + p.mean.lo), p.mean.hi)
-    sums[0].hi, sums[0].lo = p.mean.hi, p.mean.lo
+    output_sums(&p, x, v, count, op, team, &a)
     for r in range(count):
-        p.x, p.v, p.y = x[r], v[r], y[r]
-        total = in_lane(losses, r)
         if op.kind == CROSS_ENTROPY:
-            (<floating*> op.loss)[first + r] = total
+            (<floating*> op.loss)[first + r] = loss_of(a.hi[r], a.lo[r])
             continue
-        p.mean.hi, p.mean.lo = sums[0].hi, sums[0].lo
-        p.mean = of_row(p.mean, r)
-        if op.kind == VJP_FROM_OUTPUT and scale[r] == 1:
-            row_pass(&p, TURN_OUTPUT, plain, team)
-        elif op.kind == VJP_FROM_OUTPUT:
-            p.scale = scale[r]
-            p.factor.hi, p.factor.lo = fill(one / scale[r]), fill(zero)
-            row_pass(&p, TURN, plain, team)
-        else:
-            p.shared = unshifted(zero)
-            row_pass(&p, EXP, plain, team)
-            p.x = y[r]
-            p.factor.hi, p.factor.lo = fill(unshifted_unit(zero)), fill(zero)
-            p.minus.hi, p.minus.lo = minus(p.mean.hi), minus(p.mean.lo)
-            balance(p.factor, p.minus, fill(scale[r]))
-            p.middle = 1
-            row_pass(&p, LOG_TURN, plain, team)
-        if total - total != 0 or (op.kind == LOG_VJP_FROM_OUTPUT and has_nan(p.sums.hi)):
-            row_tidy(y[r], n)
+        p.x, p.v, p.y, p.scale = x[r], v[r], y[r], a.scale[r]
+        output_row(&p, op, team, a.hi[r], a.lo[r])
 
 
 cdef inline void apply_gradients(

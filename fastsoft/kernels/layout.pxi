@@ -117,3 +117,62 @@ cdef inline void tile_to_rows(
             for c in range(count):
                 rows[c] = <element*> (b.out + at[c]) + j
             square_to_rows(tile + j * lanes, b.n - j, &rows[0], count)
+
+
+# Rows one after the other at y, row r at y + r n, of a group that is not contiguous in memory. Where the rows are
+# neighbours, as columns are, they come and go by squares: whole lines of memory, which no CPU foresees.
+
+cdef enum:
+    AHEAD = 32  # classes
+
+cdef inline void gather_rows(
+    const Batch* b, const char* x, const Py_ssize_t* stride, Py_ssize_t step, Py_ssize_t i, int count, floating* y,
+    element* unused
+) noexcept nogil:
+    """Rows i .. i + count of x"""
+    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef Py_ssize_t at[16]
+    cdef int k, r
+    cdef bint neighbours = locate(b, stride, i, count, sizeof(element), at)
+    cdef floating zero = 0
+    cdef element[16] zeros
+    cdef element* classes[16]
+    cdef floating square[256]
+    if not (floating is double and element is not double) and not (floating is float and element is double):
+        if neighbours and count > 1:
+            memset(zeros, 0, sizeof(zeros))
+            for j from 0 <= j < b.n by lanes:
+                for k in range(lanes):
+                    classes[k] = <element*> (x + at[0] + (j + k) * step) if j + k < b.n else zeros
+                    prefetch(<const element*> (<const char*> classes[k] + AHEAD * step))
+                rows_to_square(&classes[0], count, &square[0])
+                for r in range(count):
+                    store(y + r * b.n + j, load(&square[0] + r * lanes, lanes, zero), b.n - j)
+            return
+    for r in range(count):
+        gather(x + at[r], step, b.n, y + r * b.n, 1, unused)
+
+
+cdef inline void scatter_rows(
+    const Batch* b, const floating* y, Py_ssize_t i, int count, Py_ssize_t results, element* unused
+) noexcept nogil:
+    """Rows i .. i + count of out, of n results each, or 2 n"""
+    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef Py_ssize_t at[16]
+    cdef int k, r
+    cdef bint neighbours = locate(b, b.out_stride, i, count, sizeof(element), at)
+    cdef floating zero = 0
+    cdef element* classes[16]
+    cdef floating square[256]
+    if not (floating is double and element is not double) and not (floating is float and element is double):
+        if neighbours and count > 1 and results == b.n:
+            for j from 0 <= j < b.n by lanes:
+                for k in range(lanes):
+                    classes[k] = <element*> (b.out + at[0] + (j + k) * b.out_step)
+                    prefetch(<const element*> (<const char*> classes[k] + AHEAD * b.out_step))
+                for r in range(count):
+                    store(&square[0] + r * lanes, load(y + r * b.n + j, b.n - j, zero), lanes)
+                square_to_rows(&square[0], count, &classes[0], <int> min(lanes, b.n - j))
+            return
+    for r in range(count):
+        scatter(y + r * b.n, 1, results, b.out + at[r], b.out_step, unused)

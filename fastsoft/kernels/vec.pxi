@@ -163,6 +163,11 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         pair[T] factor
         pair[T] others
     Rest[T] rest[T](const Sums[T]&, const Shift[T]&)
+    cppclass Means[T]:
+        T hi[16]
+        T lo[16]
+        T scale[16]
+    T loss_of[T](T hi, T lo)
     cppclass Vjp[T]:
         pair[T] mean
         pair[T] factor

@@ -230,7 +230,7 @@ template <class T, int U> INLINE vec<T, U> turned(vec<T, U> e, vec<T, U> v, T sc
 }
 // y (v - mean) for a kept y; the difference itself might be too large
 template <class T, int U> INLINE vec<T, U> turned_output(vec<T, U> y, vec<T, U> v, const pair<T>& mean) {
-    return mul_sub(y, v, mul_add(y, spread<U>(mean.hi), y * spread<U>(mean.lo)));
+    return mul_sub(y, v, y * spread<U>(mean.hi));
 }
 // v - mean, back from its scale
 template <class T, int U> INLINE vec<T, U> centred(vec<T, U> v, T scale, T up, const pair<T>& mean) {
@@ -300,6 +300,13 @@ struct Scale {};
 struct Times {};
 struct DiagonalOf {};
 struct TargetSlope {};
+
+// Of rows of probabilities: the sums, and the power of two that kept them from overflow.
+template <class T> struct Means { T hi[16], lo[16], scale[16]; };
+template <class T> INLINE T loss_of(T hi, T lo) {
+    const T loss = 0 - (hi + lo);
+    return loss == loss ? loss : std::numeric_limits<T>::quiet_NaN();
+}
 
 // What the passes over one row share.
 template <class T> struct Pass {
