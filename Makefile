@@ -26,4 +26,5 @@ coefficients:
 	$(PYTHON) tools/derive_coefficients.py --check
 
 clean:
-	rm -rf build dist *.egg-info docs/_build docs/generated docs/sg_execution_times.rst fastsoft/*.so fastsoft/*.cpp fastsoft/isa/*.so fastsoft/isa/*.cpp
+	rm -rf build dist *.egg-info docs/_build docs/generated docs/sg_execution_times.rst
+	rm -f fastsoft/*.so fastsoft/*.cpp fastsoft/isa/*.so fastsoft/isa/*.cpp

@@ -26,7 +26,7 @@ exclude_patterns = ["_build", "pictures", "generated/backreferences", "sg_execut
 default_role = "autolink"  # `name` in a docstring is a link where there is such a name
 nitpicky = True
 # No inventory is fetched from elsewhere, so that the build needs no network.
-nitpick_ignore_regex = [("py:.*", r"(numpy|scipy|np)\..*"), ("py:.*", r"optional|array_like|default .*")]
+nitpick_ignore_regex = [("py:.*", r"(numpy|scipy)\..*")]
 
 autosummary_generate = True
 autodoc_typehints = "none"  # the docstrings say more
@@ -60,7 +60,7 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "header_links_before_dropdown": 8,
 }
-html_sidebars = {name: [] for name in ("index", "quickstart", "mathematics", "numerics", "running", "speed", "migrating")}
+html_sidebars = {"*": []}  # only examples and functions have neighbours
 
 
 def write_help() -> None:

@@ -2,9 +2,9 @@
 Calibration by temperature scaling
 ==================================
 
-A classifier that was fitted too closely is too sure of itself: of what it calls 99 % probable, less than 99 % is right. One
-number mends much of it: a temperature, fitted on held-out data by minimizing the cross-entropy, divides all logits from then
-on [1]_. It changes no prediction, only how sure it is::
+A classifier that was fitted too closely is too sure of itself: of what it calls 99 % probable, less than 99 % is
+right. One number mends much of it: a temperature, fitted on held-out data by minimizing the cross-entropy, divides all
+logits from then on [1]_. It changes no prediction, only how sure it is::
 
     python -m pip install scikit-learn matplotlib
     python calibration.py
@@ -31,9 +31,7 @@ logits = model.decision_function(images)
 
 
 def mean_loss(temperature, rows):
-    return float(
-        fastsoft.softmax_cross_entropy(logits[rows], labels[rows], temperature=temperature, reduction="mean")
-    )
+    return float(fastsoft.softmax_cross_entropy(logits[rows], labels[rows], temperature=temperature, reduction="mean"))
 
 
 found = minimize_scalar(lambda log_t: mean_loss(np.exp(log_t), held_out), bounds=(-3, 5), method="bounded")
@@ -53,7 +51,7 @@ def reliability(temperature, bins=8):
     return [sure[k].mean() for k in order], [right[k].mean() for k in order]
 
 
-plt.style.use("tableau-colorblind10")
+plt.style.use("petroff10")
 figure, (left, panel) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
 temperatures = np.geomspace(0.5, 50, 100)
 for rows, label, style in ((held_out, "held out, to fit T", "-"), (test, "test", "--")):

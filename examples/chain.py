@@ -95,7 +95,8 @@ for mode in ("inf", "nan", "zero"):
 print(f"  return_singular=True            {fastsoft.cross_entropy_grad(z, t_pole, return_singular=True)[1]}\n")
 
 # %%
-# :math:`\partial l / \partial x = J (u \circ v) - (v \cdot \sigma) J u - (u \cdot \sigma) J v` with :math:`u = \partial l / \partial z`
+# :math:`\partial l / \partial x = J (u \circ v) - (v \cdot \sigma) J u - (u \cdot \sigma) J v` with
+# :math:`u = \partial l / \partial z`
 print("8. Back through the chain, u = dl/dz: dl/dv = J u, and dl/dx = J (u v) - (v.sigma) J u - (u.sigma) J v")
 u = grad
 Ju = fastsoft.softmax_jvp(x, u)

@@ -2,9 +2,9 @@
 A decoding step with 131072 tokens
 ==================================
 
-A language model gives a logit for each token of its vocabulary, for each sequence of a batch; the next token is drawn from
-the k most likely ones, at a temperature. The logits here are made up: they fall like those of a language, and carry
-noise::
+A language model gives a logit for each token of its vocabulary, for each sequence of a batch; the next token is drawn
+from the k most likely ones, at a temperature. The logits here are made up: they fall with the rank of a token by a
+power, as words of a language do, and carry noise::
 
     python -m pip install matplotlib
     python decoding.py
@@ -58,7 +58,7 @@ assert np.allclose(np.take_along_axis(masked, tokens, -1), probabilities, rtol=1
 # %%
 # Left, what the temperature does to one row; right, how often each token was drawn in 20000 draws from it.
 DRAWS = 20_000
-plt.style.use("tableau-colorblind10")
+plt.style.use("petroff10")
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
 rank = np.arange(1, VOCABULARY + 1)
 for t, style in ((0.5, "-"), (T, "--"), (1.0, "-."), (1.5, ":")):
@@ -71,7 +71,7 @@ left.legend()
 order = probabilities[0].argsort()[::-1]
 drawn = draw(np.repeat(tokens[:1], DRAWS, 0), np.repeat(probabilities[:1], DRAWS, 0))
 share = (drawn[:, None] == tokens[0, order]).mean(0)
-right.bar(rank[:K], probabilities[0, order], label="probability")
+right.semilogy(rank[:K], probabilities[0, order], label="probability")
 right.plot(rank[:K], share, "o", color="C1", markersize=4, label=f"share of {DRAWS} draws")
 right.set(xlabel=f"rank of the token, T = {T}", ylabel="probability")
 right.legend()

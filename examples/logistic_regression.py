@@ -2,15 +2,15 @@
 Logistic regression with SciPy's optimizer
 ==========================================
 
-A classifier of handwritten digits, trained with `softmax_cross_entropy_with_grad` and SciPy, beside scikit-learn's.
-With logits :math:`x = A W + b`, labels t and m images, both minimize
+A classifier of handwritten digits, trained with `fastsoft.softmax_cross_entropy_with_grad` and SciPy, beside
+scikit-learn's. With logits :math:`x = A W + b`, labels t and m images, both minimize
 
 .. math::
 
    \\frac1m \\sum \\operatorname{cross\\_entropy}(\\operatorname{softmax}(x), t) + \\frac{|W|^2}{2 C m},
 
-which is what scikit-learn's ``LogisticRegression(C=C)`` minimizes, over C m. The gradient by the logits, G, comes with the
-loss; by W it is :math:`A^T G + W / (C m)`, by b the sums of G over the images::
+which is what scikit-learn's ``LogisticRegression(C=C)`` minimizes, over C m. The gradient by the logits, G, comes with
+the loss; by W it is :math:`A^T G + W / (C m)`, by b the sums of G over the images::
 
     python -m pip install scikit-learn matplotlib
     python logistic_regression.py
@@ -88,7 +88,7 @@ print(f"the probabilities differ by at most {gap:.2g}")
 entropy = fastsoft.cross_entropy(probabilities, probabilities)
 hardest = entropy.argsort()[-5:]
 
-plt.style.use("tableau-colorblind10")
+plt.style.use("petroff10")
 figure, panels = plt.subplots(2, 5, figsize=(11, 4.5), layout="constrained")
 for (picture, bars), k in zip(panels.T, hardest, strict=True):
     picture.imshow(test_x[k].reshape(8, 8), cmap="gray_r")

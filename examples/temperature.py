@@ -17,7 +17,7 @@ import fastsoft
 x = np.array([4.0, 3.5, 2.5, 2.0, 1.0, 0.5, 0.0, -1.0])
 shown = (0.25, 1.0, 4.0)
 
-plt.style.use("tableau-colorblind10")
+plt.style.use("petroff10")
 figure, (bars, lines) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 for k, t in enumerate(shown):
     bars.bar(np.arange(x.size) + 0.27 * (k - 1), fastsoft.softmax(x, temperature=t), 0.27, label=f"T = {t:g}")
@@ -39,7 +39,7 @@ plt.show()
 
 # %%
 # Its derivative by T is a product with the Jacobian: :math:`\partial \sigma / \partial T = -\sigma (x - x \cdot
-# \sigma) / T^2`, and `softmax_vjp` with ``temperature=T`` has one of the two factors 1/T in it.
+# \sigma) / T^2`, and `fastsoft.softmax_vjp` with ``temperature=T`` has one of the two factors 1/T in it.
 T, h = 1.0, 1e-5
 by_formula = -fastsoft.softmax_vjp(x, x, temperature=T) / T
 by_difference = (fastsoft.softmax(x, temperature=T + h) - fastsoft.softmax(x, temperature=T - h)) / (2 * h)

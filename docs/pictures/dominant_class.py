@@ -22,14 +22,16 @@ t = np.zeros(margins.size, int)
 loss, grad = fastsoft.softmax_cross_entropy_with_grad(x, t)
 exact_loss = reference.softmax_cross_entropy(x, t)
 exact_grad = reference.softmax_cross_entropy_gradient(x, t)[:, 0]
+their_loss = -scipy.special.log_softmax(x, axis=-1)[:, 0]
+their_grad = scipy.special.softmax(x, axis=-1)[:, 0] - 1
 panels = {
-    "loss": (loss, -scipy.special.log_softmax(x, axis=-1)[:, 0], "SciPy: -log_softmax(x)[0]", exact_loss),
-    "gradient of the label": (grad[:, 0], scipy.special.softmax(x, axis=-1)[:, 0] - 1, "SciPy: softmax(x)[0] - 1", exact_grad),
+    "loss": (loss, their_loss, "SciPy: -log_softmax(x)[0]", exact_loss),
+    "gradient of the label": (grad[:, 0], their_grad, "SciPy: softmax(x)[0] - 1", exact_grad),
 }
 
 # %%
 # Where an error is 0 it is drawn at :math:`10^{-17}`.
-plt.style.use("tableau-colorblind10")
+plt.style.use("petroff10")
 figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
 for panel, (title, (ours, theirs, name, exact)) in zip(axes, panels.items(), strict=True):
     for got, label, style in ((ours, "fastsoft", "-"), (theirs, name, "--")):

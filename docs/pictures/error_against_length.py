@@ -22,7 +22,7 @@ try:
 except ImportError:
     pass
 
-plt.style.use("tableau-colorblind10")
+plt.style.use("petroff10")
 operation = next(op for op in OPS if op.name == "softmax")
 lengths = 2 ** np.arange(1, 22, 2)
 rng = np.random.default_rng(0)
@@ -37,6 +37,7 @@ for panel, dtype in zip(panels, ("float32", "float64"), strict=True):
         panel.loglog(lengths, found, style, label=label, markersize=4, base=2)
     panel.axhline(operation.bound, color="black", linewidth=0.8, label=f"bound of fastsoft: {operation.bound} ulp")
     panel.set_yscale("log", base=10)
+    panel.set_ylim(1, max(100, panel.get_ylim()[1]))
     panel.set(title=dtype, xlabel="classes")
     panel.grid(alpha=0.3)
     panel.legend()

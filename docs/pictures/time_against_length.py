@@ -2,9 +2,9 @@
 Time against the length of the row
 ==================================
 
-The time of a call on one row, against its length, on one thread; float32. NumPy stands for what one writes by hand, the
-``baseline`` of ``fastsoft.reference``. Of ten short runs in turn the best counts. The figures are those of the machine that
-built this page: only their ratios say something.
+The time of a call on one row, against its length, on one thread; float32. NumPy stands for what one writes by hand,
+the ``baseline`` of ``fastsoft.reference``. Of ten short runs in turn the best counts. The figures are those of the
+machine that built this page: only their ratios say something.
 """
 
 from timeit import Timer
@@ -27,7 +27,7 @@ def microseconds(functions, x):
     return 1e6 * np.min(runs, axis=0)
 
 
-plt.style.use("tableau-colorblind10")
+plt.style.use("petroff10")
 lengths = 4 ** np.arange(1, 11)
 rng = np.random.default_rng(0)
 names = ("softmax", "log_softmax", "logsumexp")
