@@ -1,18 +1,24 @@
-"""Train a classifier of handwritten digits with `softmax_cross_entropy_with_grad` and SciPy, beside scikit-learn's.
+"""
+Logistic regression with SciPy's optimizer
+==========================================
 
-python -m pip install scikit-learn
-python logistic_regression.py
+A classifier of handwritten digits, trained with `fastsoft.softmax_cross_entropy_with_grad` and SciPy, beside
+scikit-learn's. With logits :math:`x = A W + b`, labels t and m images, both minimize
 
-With logits x = A W + b, labels t and m images, both minimize
+.. math::
 
-    mean of cross_entropy(softmax(x), t) + |W|^2 / (2 C m)
+   \\frac1m \\sum \\operatorname{cross\\_entropy}(\\operatorname{softmax}(x), t) + \\frac{|W|^2}{2 C m},
 
-which is what scikit-learn's LogisticRegression(C=C) minimizes, over C m. The gradient by the logits, G, comes with the
-loss; by W it is A^T G + W / (C m), by b the sums of G over the images.
+which is what scikit-learn's ``LogisticRegression(C=C)`` minimizes, over C m. The gradient by the logits, G, comes with
+the loss; by W it is :math:`A^T G + W / (C m)`, by b the sums of G over the images::
+
+    python -m pip install scikit-learn matplotlib
+    python logistic_regression.py
 """
 
 from time import perf_counter
 
+import matplotlib.pyplot as plt
 import numpy as np
 from scipy.optimize import minimize
 from sklearn.datasets import load_digits
@@ -73,5 +79,22 @@ for name, logits, time in (("fastsoft and SciPy", ours, seconds), ("scikit-learn
     loss = fastsoft.softmax_cross_entropy(logits, test_y, reduction="mean")
     right = (logits.argmax(-1) == test_y).mean()
     print(f"{name:20} {right:.4f} of them right, mean loss {loss:.5f}, trained in {1000 * time:.1f} ms")
-gap = np.abs(fastsoft.softmax(ours) - fastsoft.softmax(theirs)).max()
+probabilities = fastsoft.softmax(ours)
+gap = np.abs(probabilities - fastsoft.softmax(theirs)).max()
 print(f"the probabilities differ by at most {gap:.2g}")
+
+# %%
+# The held-out images that it is least sure of, and the probabilities that it gives them.
+entropy = fastsoft.cross_entropy(probabilities, probabilities)
+hardest = entropy.argsort()[-5:]
+
+plt.style.use("petroff10")
+figure, panels = plt.subplots(2, 5, figsize=(11, 4.5), layout="constrained")
+for (picture, bars), k in zip(panels.T, hardest, strict=True):
+    picture.imshow(test_x[k].reshape(8, 8), cmap="gray_r")
+    picture.set(title=f"a {test_y[k]}", xticks=[], yticks=[])
+    colours = ["C1" if digit == test_y[k] else "C0" for digit in range(CLASSES)]
+    bars.bar(range(CLASSES), probabilities[k], color=colours)
+    bars.set(xticks=range(CLASSES), xlabel="digit", ylim=(0, 1))
+panels[1, 0].set_ylabel("probability (orange: right)")
+plt.show()

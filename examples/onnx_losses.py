@@ -1,9 +1,12 @@
-"""ONNX's SoftmaxCrossEntropyLoss and NegativeLogLikelihoodLoss (opset 13) by fastsoft, checked.
+"""
+The losses of ONNX
+==================
 
-python -m pip install onnx
-python onnx_losses.py
+SoftmaxCrossEntropyLoss and NegativeLogLikelihoodLoss (opset 13) by fastsoft, checked: with onnx installed they are
+compared with its reference implementation, without it with plain NumPy::
 
-With onnx they are compared with its reference implementation, without it with plain NumPy.
+    python -m pip install onnx
+    python onnx_losses.py
 """
 
 from itertools import product
@@ -18,7 +21,8 @@ try:
 except ImportError:
     onnx = None
 
-# ---- the operators: x (N, C, d1, ...), labels (N, d1, ...), weight (C,) ----
+# %%
+# The operators: x (N, C, d1, ...), labels (N, d1, ...), weight (C,).
 
 
 def softmax_cross_entropy_loss(x, labels, weight=None, ignore_index=None, reduction="mean"):
@@ -36,7 +40,8 @@ def negative_log_likelihood_loss(log_prob, labels, weight=None, ignore_index=Non
     )
 
 
-# ---- what they are compared with ----
+# %%
+# What they are compared with.
 
 
 def by_onnx(name, inputs, outputs, **attributes):
@@ -72,7 +77,8 @@ def by_numpy(name, inputs, outputs, ignore_index=None, reduction="mean"):
     return (loss, log_prob)[: len(outputs)]
 
 
-# ---- the comparison ----
+# %%
+# The comparison.
 
 reference = by_onnx if onnx else by_numpy
 against = f"onnx {onnx.__version__}" if onnx else "plain NumPy, since onnx is not installed"
