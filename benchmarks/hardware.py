@@ -99,9 +99,9 @@ def compiled(isa: str) -> ctypes.CDLL:
         try:
             subprocess.run(command, check=True, capture_output=True, text=True)
         except OSError as error:
-            raise RuntimeError(f"no C compiler {command[0]!r}: install one, or name it in CC") from error
+            raise SystemExit(f"no C compiler {command[0]!r}: install one, or name it in CC") from error
         except subprocess.CalledProcessError as error:
-            raise RuntimeError(f"{' '.join(command)} failed:\n{error.stderr}") from error
+            raise SystemExit(f"{' '.join(command)} failed:\n{error.stderr}") from error
         library = ctypes.CDLL(target)
     size, pointer = ctypes.c_size_t, ctypes.c_void_p
     library.move_bytes.argtypes = [ctypes.c_int] * 2 + [pointer] * 3 + [ctypes.c_float, size, ctypes.c_int, size]

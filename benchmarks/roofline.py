@@ -264,7 +264,9 @@ def draw_bandwidths(panel: Any, bandwidths: Sequence[Bandwidth], threads: int) -
     panel.set(xlabel="size of all arrays (bytes); line: last-level cache", ylabel="bandwidth (GB/s)")
     panel.set_title(f"Memory, {threads} thread{'s'[: threads > 1]}")
     panel.grid(alpha=0.3)
-    panel.legend(fontsize=7)
+    for which in ("major", "minor"):  # 30 rather than 3 x 10^1
+        panel.tick_params(axis="y", which=which, labelsize=8)
+        getattr(panel.yaxis, f"set_{which}_formatter")("{x:.0f}")
 
 
 def draw_fractions(panel: Any, cells: Sequence[Cell], threads: int) -> Any:
@@ -297,6 +299,7 @@ def plot(bandwidths: Sequence[Bandwidth], cells: Sequence[Cell], path: str) -> N
     for count, (above, below) in zip(threads, panels.T, strict=True):
         draw_bandwidths(above, bandwidths, count)
         image = draw_fractions(below, cells, count)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     figure.colorbar(image, ax=list(panels[1]), label="percent of the limit", shrink=0.8)
     figure.savefig(path, dpi=110)
 
@@ -319,7 +322,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     bandwidths = measure_bandwidths(threads, arguments.quick)
     cells = measure_operations(threads, arguments.quick, bandwidths)
     print(f"{hardware.cpu_model()}, fastsoft {fastsoft.__version__}, {_dispatch.isa}")
-    print(f"\nBandwidth in GB/s; arrays of all sizes\n\n{bandwidth_table(bandwidths)}")
+    print(f"\nBandwidth in GB/s; the size is that of all arrays together\n\n{bandwidth_table(bandwidths)}")
     if not any(b.streaming for b in bandwidths):
         print("\nStreaming stores: not measured, roofline.c has none for this platform")
     print(f"\nNumbers in 1e9/s, one thread\n\n{exp_table(found)}")
