@@ -298,7 +298,8 @@ class _Softmax(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _softmax_vjp(*ctx.saved_tensors, grad, ctx.dim), None
+        (output,) = ctx.saved_tensors
+        return _softmax_vjp(output, grad, ctx.dim), None
 
 
 def _softmax_vjp(output: Tensor, grad: Tensor, dim: int) -> Tensor:
@@ -333,7 +334,8 @@ class _LogSoftmax(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _log_softmax_vjp(*ctx.saved_tensors, grad, ctx.dim), None
+        (output,) = ctx.saved_tensors
+        return _log_softmax_vjp(output, grad, ctx.dim), None
 
 
 def _log_softmax_vjp(output: Tensor, grad: Tensor, dim: int) -> Tensor:
@@ -377,13 +379,14 @@ class _CrossEntropy(torch.autograd.Function):
         kept = vars(ctx).get if twice else vars(ctx).pop  # pop: of two threads that come here only one gets it
         gradient = kept("gradient", None)
         if gradient is None:
-            both = _computed(losses.softmax_cross_entropy_with_grad, *ctx.saved_tensors, ctx.options)
+            input, target, weight = ctx.saved_tensors
+            both = _computed(losses.softmax_cross_entropy_with_grad, input, target, weight, ctx.options)
             gradient = _tensor(both[1])
         if ctx.options["reduction"] == "none":
             grad = grad.unsqueeze(1 if gradient.ndim > 1 else 0)
         if twice:
-            input, *others = ctx.saved_tensors
-            row_weights = _row_weights(input, *others, **ctx.options)
+            input, target, weight = ctx.saved_tensors
+            row_weights = _row_weights(input, target, weight, **ctx.options)
             gradient = _CrossEntropyGradient.apply(grad, input, gradient, row_weights)
         elif grad.numel() != 1 or grad.item() != 1:
             gradient.mul_(grad)
@@ -427,7 +430,7 @@ def _row_weights(
     weight: Tensor | None,
     reduction: str,
     label_smoothing: float,
-    ignore_index: int | None = None,
+    ignore_index: int = -100,
 ) -> Tensor:
     """sum_c w_c t_c of each row, smoothed and divided as the losses are, with one class: what softmax(x) is times."""
     dim = _class_dim(input)
@@ -439,7 +442,7 @@ def _row_weights(
         total = input.new_tensor(rows.numel())
     else:
         labels = target.long()
-        shown = labels != ignore_index
+        shown = labels.ne(ignore_index)
         of_label = torch.where(shown, classes[torch.where(shown, labels, 0)], 0)
         rows = (1 - label_smoothing) * of_label + label_smoothing * classes.mean() * shown
         total = of_label.sum()

@@ -383,6 +383,7 @@ def test_bad_arguments_of_cross_entropy(
             ours.cross_entropy(x, *arguments[1:], **options)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # PyTorch's own, of its transforms
 def test_unsupported_transforms_raise() -> None:
     """They are not ignored, which would lose a derivative."""
     with pytest.raises(RuntimeError, match="functorch"):
