@@ -50,10 +50,12 @@ apt_elsewhere() {  # apt_elsewhere ARCHITECTURE SUITE: sets `apt`, options of ap
     apt-get "${apt[@]}" update >"$work/apt.log" 2>&1 || { tail -n 3 "$work/apt.log"; return 1; }
 }
 
-copy_tree() {  # copy_tree FOLDER: this tree without what was built in it
-    mkdir -p "$1"
+copy_tree() {  # copy_tree NAME: sets `tree`, and goes there: this tree without what was built in it, but for earlier copies
+    tree=$kept/tree-$1
+    mkdir -p "$tree"
     tar -C "$root" -c --exclude=./.git --exclude=./.venv --exclude=./build --exclude=./dist --exclude='./*.egg-info' \
-        --exclude='*.so' --exclude='./fastsoft/_m*.c*' --exclude='./fastsoft/isa/*.c*' --exclude=__pycache__ . | tar -x -C "$1"
+        --exclude='*.so' --exclude='./fastsoft/_m*.c*' --exclude='./fastsoft/isa/*.c*' --exclude=__pycache__ . | tar -x -C "$tree"
+    cd "$tree"
 }
 
 # shellcheck disable=SC2034  # used by those that source this
@@ -61,16 +63,16 @@ tools=("setuptools>=77" "Cython>=3.3,<4" "numpy>=2.0")  # to build
 # shellcheck disable=SC2034
 test_tools=(pytest hypothesis mpmath ml_dtypes)  # to run most tests; the others are skipped or left out
 
-new_python() {  # new_python PYTHON PACKAGE...: sets `python`, of a new environment with these packages
-    local place
-    place=$(mktemp -d "$work/venv.XXXX")
-    "$1" -m venv "$place" >"$work/log" 2>&1 || { tail -n 3 "$work/log"; return 1; }
-    python=$place/bin/python
-    "$python" -m pip install -q "${@:2}" >"$work/log" 2>&1 || { tail -n 5 "$work/log"; return 1; }
+new_python() {  # new_python NAME PYTHON PACKAGE...: sets `python`, of an environment with these packages
+    python=$kept/venv-$1/bin/python
+    [ ! -e "$kept/venv-$1/done" ] || return 0
+    "$2" -m venv --clear "$kept/venv-$1" >"$work/log" 2>&1 || { tail -n 3 "$work/log"; return 1; }
+    "$python" -m pip install -q "${@:3}" >"$work/log" 2>&1 || { tail -n 5 "$work/log"; return 1; }
+    touch "$kept/venv-$1/done"
 }
 
-build_in_place() {  # build_in_place PYTHON FOLDER, with what the environment says
-    (cd "$2" && "$1" setup.py -q egg_info build_ext --inplace) >"$work/log" 2>&1 || { tail -n 30 "$work/log"; return 1; }
+build_in_place() {  # build_in_place COMMAND...: in the current folder, by setup.py or what COMMAND ends with
+    "$@" -q egg_info build_ext --inplace >"$work/log" 2>&1 || { tail -n 30 "$work/log"; return 1; }
 }
 
 emulated() {  # emulated NAME QEMU...: sets `python`, beside the one that it was, to a script that runs that in an emulator

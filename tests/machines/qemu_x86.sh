@@ -5,14 +5,13 @@ source "$(dirname "$0")/common.sh"
 
 [ "$(uname -m)" = x86_64 ] || cannot "this machine is no x86-64"
 have qemu-user-static g++ || cannot "qemu-user-static and g++ are not installed, and cannot be"
-new_python python3 "${tools[@]}" "${test_tools[@]}" || cannot "pip cannot install the tools"
+new_python native python3 "${tools[@]}" "${test_tools[@]}" || cannot "pip cannot install the tools"
 native=$python
 
 step "Build, and what this CPU computes"
-copy_tree "$work/tree"
-cd "$work/tree"
+copy_tree native
 export PYTHONPATH=$PWD:$PWD/tests
-build_in_place "$native" . || fail "fastsoft does not build"
+build_in_place "$native" setup.py || fail "fastsoft does not build"
 "$native" tests/machines/bits.py make "$work/bits.npz"
 
 check() {  # check CPU "CHOSEN AVAILABLE..." QEMU'S CPU
