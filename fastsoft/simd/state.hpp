@@ -12,14 +12,18 @@ inline void leave(control old) { _mm_setcsr(old); }
 }}  // namespace
 #elif defined(__aarch64__)
 namespace fastsoft { namespace {
-typedef uint64_t control;
+typedef uint64_t control;  // FPSR in the upper half, FPCR in the lower
 inline control enter() {
-    uint64_t old;
-    __asm__ __volatile__("mrs %0, fpcr" : "=r"(old));
-    if (old) __asm__ __volatile__("msr fpcr, %0" ::"r"((uint64_t)0));
-    return old;
+    uint64_t flags, mode;
+    __asm__ __volatile__("mrs %0, fpsr" : "=r"(flags));
+    __asm__ __volatile__("mrs %0, fpcr" : "=r"(mode));
+    if (mode) __asm__ __volatile__("msr fpcr, %0" ::"r"((uint64_t)0));
+    return flags << 32 | (uint32_t)mode;
 }
-inline void leave(control old) { if (old) __asm__ __volatile__("msr fpcr, %0" ::"r"(old)); }
+inline void leave(control old) {
+    if ((uint32_t)old) __asm__ __volatile__("msr fpcr, %0" ::"r"(old & 0xffffffff));
+    __asm__ __volatile__("msr fpsr, %0" ::"r"(old >> 32));
+}
 }}  // namespace
 #else
 namespace fastsoft { namespace {
