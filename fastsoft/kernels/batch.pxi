@@ -6,23 +6,21 @@ cdef enum:
     PANEL = 262144  # bytes of the tiles that are read side by side
     PANEL_TILES = 8  # and how many they may be
     SHORT = 32  # classes up to which rows go side by side, in a tile
+    FEW = 3  # rows up to which a tile of a derivative or loss would be mostly empty
 
 
 cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
     """Short rows, and rows that lie next to their neighbours, class by class"""
     cdef Py_ssize_t last = b.x_stride[b.ndim - 1] if b.ndim > 0 else 0
-    if b.op.kind >= VJP:
-        return b.op.kind == JACOBIAN and b.n <= SHORT
     if b.n <= SHORT:
-        return True
-    return last == itemsize and b.x_step != itemsize and b.shape[b.ndim - 1] >= 4
+        if goes_short(b.op.kind):
+            return b.op.how == PLAIN and b.rows >= FEW
+        return b.op.kind <= LOGSUMEXP or b.op.kind == JACOBIAN
+    return b.op.kind <= LOGSUMEXP and last == itemsize and b.x_step != itemsize and b.shape[b.ndim - 1] >= 4
 
 
 cdef inline int rows_in_group(const Batch* b, Py_ssize_t lanes) noexcept nogil:
-    """As many as a register has lanes, but no more than stay in the first-level cache; of columns always as many, for
-    they share lines of memory"""
-    if b.ndim > 0 and b.x_step > b.x_stride[b.ndim - 1] and b.shape[b.ndim - 1] >= lanes:
-        return <int> lanes
+    """As many as a register has lanes, but no more than stay in the first-level cache"""
     return <int> max(1, min(lanes, (GROUP // 2 if b.v != NULL else GROUP) // max(b.n, 1)))
 
 
@@ -35,11 +33,16 @@ cdef inline int tiles_at_once(Py_ssize_t n) noexcept nogil:
     return TILES if n <= SHORT else 1
 
 
+cdef inline bint are_columns(const Batch* b) noexcept nogil:
+    """Whether rows share lines of memory, so that many of them are read and written together"""
+    return b.ndim > 0 and b.x_step > b.x_stride[b.ndim - 1] and b.shape[b.ndim - 1] > 1
+
+
 cdef inline Py_ssize_t rows_at_once(const Batch* b, element* unused) noexcept nogil:
-    """Rows that are computed together"""
+    """Rows that are computed, or read and written, together"""
     cdef Py_ssize_t lanes = REGISTER // (sizeof(double) if element is double else sizeof(float))
     if not by_tiles(b, sizeof(element)):
-        return rows_in_group(b, lanes)
+        return lanes * tiles_together(b.n) if are_columns(b) else rows_in_group(b, lanes)
     return lanes * (tiles_together(b.n) if b.x_step != sizeof(element) else tiles_at_once(b.n))
 
 
@@ -55,7 +58,9 @@ cdef inline bint makes_targets(const Batch* b) noexcept nogil:
     return b.op.kind == TARGETS and (b.v == NULL or b.op.class_weights != NULL or b.op.on != 1 or b.op.off != 0)
 
 
-cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t itemsize, Py_ssize_t worksize) noexcept nogil:
+cdef inline Py_ssize_t scratch_size(
+    const Batch* b, Py_ssize_t itemsize, Py_ssize_t worksize, element* unused
+) noexcept nogil:
     """Bytes that each thread needs"""
     cdef bint second = b.op.kind == TARGETS or b.v != NULL
     if by_tiles(b, itemsize):
@@ -63,7 +68,7 @@ cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t itemsize, Py_ssiz
     if b.x_step == itemsize and (b.out == NULL or b.out_step == itemsize) and worksize == itemsize:
         if b.where == NULL and not b.stream and (not second or (b.v_step == itemsize and not makes_targets(b))):
             return REGISTER
-    return b.n * worksize * rows_in_group(b, REGISTER // worksize) * (2 if second else 1) + REGISTER
+    return b.n * worksize * rows_at_once(b, unused) * (2 if second else 1) + REGISTER
 
 
 cdef inline void make_target(const Batch* b, Py_ssize_t i, floating* t, element* unused) noexcept nogil:
@@ -86,15 +91,15 @@ cdef inline void make_target(const Batch* b, Py_ssize_t i, floating* t, element*
 
 
 cdef inline void one_group(
-    const Batch* b, Py_ssize_t i, int count, floating* scratch, element* unused, const Team* team
+    const Batch* b, Py_ssize_t i, Py_ssize_t count, floating* scratch, element* unused, const Team* team
 ) noexcept nogil:
     """Rows i .. i + count from x to out: as they lie where they can be used so, else by way of scratch"""
-    cdef Py_ssize_t results = results_of(b)
-    cdef floating* second = scratch + rows_in_group(b, REGISTER // sizeof(floating)) * b.n
+    cdef Py_ssize_t results = results_of(b), r, start, few = rows_in_group(b, REGISTER // sizeof(floating))
+    cdef floating* second = scratch + count * b.n
     cdef const floating* x[16]
     cdef const floating* v[16]
     cdef floating* y[16]
-    cdef int r
+    cdef int some
     cdef bint same = (floating is float and element is float) or (floating is double and element is double)
     cdef bint as_it_lies = same and b.x_step == sizeof(element) and b.where == NULL
     cdef bint targets = makes_targets(b), v_as_it_lies = same and b.v_step == sizeof(element) and not targets
@@ -104,51 +109,55 @@ cdef inline void one_group(
         gather_rows(b, b.x, b.x_stride, b.x_step, i, count, scratch, unused)
     if b.v != NULL and not v_as_it_lies and not targets:
         gather_rows(b, b.v, b.v_stride, b.v_step, i, count, second, unused)
-    for r in range(count):
-        x[r] = <const floating*> (b.x + offset(b, b.x_stride, i + r)) if as_it_lies else scratch + r * b.n
-        if b.where != NULL:
-            hide(b.where + offset(b, b.where_stride, i + r), b.where_step, b.n, scratch + r * b.n, 1)
-        if targets:
-            make_target(b, i + r, second + r * b.n, unused)
-        v[r] = <const floating*> (b.v + offset(b, b.v_stride, i + r)) if v_as_it_lies else second + r * b.n
-        y[r] = <floating*> (b.out + offset(b, b.out_stride, i + r)) if out_as_it_lies else scratch + r * b.n
-        if results == 0:
-            y[r] = NULL
-    if not group(x, v, y, count, b.n, &b.op, i, team):
-        for r in range(count):
-            one_group(b, i + r, 1, scratch, unused, team)
-        return
+    for r in range(count if b.where != NULL else 0):
+        hide(b.where + offset(b, b.where_stride, i + r), b.where_step, b.n, scratch + r * b.n, 1)
+    for r in range(count if targets else 0):
+        make_target(b, i + r, second + r * b.n, unused)
+    for start from 0 <= start < count by few:
+        some = <int> min(few, count - start)
+        for r in range(some):
+            x[r], v[r], y[r] = scratch + (start + r) * b.n, second + (start + r) * b.n, scratch + (start + r) * b.n
+            if as_it_lies:
+                x[r] = <const floating*> (b.x + offset(b, b.x_stride, i + start + r))
+            if v_as_it_lies:
+                v[r] = <const floating*> (b.v + offset(b, b.v_stride, i + start + r))
+            if results == 0:
+                y[r] = NULL
+            elif out_as_it_lies:
+                y[r] = <floating*> (b.out + offset(b, b.out_stride, i + start + r))
+        if not group(x, v, y, some, b.n, &b.op, i + start, team):
+            for r in range(some):  # each in its own way
+                group(x + r, v + r, y + r, 1, b.n, &b.op, i + start + r, team)
     if streams:
         for r in range(count):
-            block_stream(y[r], <floating*> (b.out + offset(b, b.out_stride, i + r)), b.n)
+            block_stream(scratch + r * b.n, <floating*> (b.out + offset(b, b.out_stride, i + r)), b.n)
     elif not out_as_it_lies and results > 0:
         scatter_rows(b, scratch, i, count, results, unused)
 
 
 cdef inline void tile_in(
-    const Batch* b, Py_ssize_t i, int count, floating* scratch, element* unused
+    const Batch* b, const char* x, const Py_ssize_t* stride, Py_ssize_t step, Py_ssize_t i, int count, floating* tile,
+    element* unused
 ) noexcept nogil:
-    """Rows i .. i + count side by side into the lanes of a tile"""
+    """Rows i .. i + count of x side by side into the lanes of a tile"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating), j, c
-    cdef Py_ssize_t x[16]
+    cdef Py_ssize_t at[16]
     cdef floating zero = 0
-    cdef bint beside = locate(b, b.x_stride, i, count, sizeof(element), x)
-    if b.x_step == sizeof(element):
-        rows_to_tile(b, x, count, scratch, unused)
+    cdef bint beside = locate(b, stride, i, count, sizeof(element), at)
+    if step == sizeof(element):
+        rows_to_tile(b, x, at, count, tile, unused)
     elif beside:
         for j in range(b.n):
-            gather(b.x + x[0] + j * b.x_step, sizeof(element), count, scratch + j * lanes, 1, unused)
+            prefetch(<const element*> (x + at[0] + j * step) + TILES * lanes)
+            gather(x + at[0] + j * step, sizeof(element), count, tile + j * lanes, 1, unused)
             for c in range(count, lanes):  # unused lanes compute something harmless
-                scratch[j * lanes + c] = zero
+                tile[j * lanes + c] = zero
     else:
         for c in range(count):
-            gather(b.x + x[c], b.x_step, b.n, scratch + c, lanes, unused)
+            gather(x + at[c], step, b.n, tile + c, lanes, unused)
         for c in range(count, lanes):
             for j in range(b.n):
-                scratch[j * lanes + c] = zero
-    if b.where != NULL:
-        for c in range(count):
-            hide(b.where + offset(b, b.where_stride, i + c), b.where_step, b.n, scratch + c, lanes)
+                tile[j * lanes + c] = zero
 
 
 cdef inline void tile_out(
@@ -161,6 +170,7 @@ cdef inline void tile_out(
     cdef bint beside = locate(b, b.out_stride, i, count, sizeof(element), out)
     if beside and (b.out_step != sizeof(element) or results == 1):
         for j in range(results):
+            prefetch(<const element*> (b.out + out[0] + j * b.out_step) + TILES * lanes)
             scatter(scratch + j * lanes, 1, count, b.out + out[0] + j * b.out_step, sizeof(element), unused)
     elif b.out_step == sizeof(element) and results > 1:
         tile_to_rows(b, out, count, scratch, unused)
@@ -179,7 +189,13 @@ cdef inline void some_tiles(
     """Rows i .. i + count, in at most TILES tiles"""
     cdef int c, step, lanes = REGISTER // sizeof(floating)
     for c from 0 <= c < count by lanes:
-        tile_in(b, i + c, min(lanes, count - c), scratch + c * b.n, unused)
+        tile_in(b, b.x, b.x_stride, b.x_step, i + c, min(lanes, count - c), scratch + c * b.n, unused)
+    if b.where != NULL:
+        for c in range(count):
+            hide(
+                b.where + offset(b, b.where_stride, i + c), b.where_step, b.n,
+                scratch + c // lanes * lanes * b.n + c % lanes, lanes
+            )
     if tiles(scratch, b.n, count, &b.op):
         for c from 0 <= c < count by lanes:
             tile_out(b, i + c, min(lanes, count - c), scratch + c * b.n, unused)
@@ -187,6 +203,23 @@ cdef inline void some_tiles(
     step = lanes if count > lanes else 1  # tile by tile, then row by row
     for c from 0 <= c < count by step:
         some_tiles(b, i + c, min(step, count - c), scratch, unused)
+
+
+cdef inline void short_tiles(
+    const Batch* b, Py_ssize_t i, int count, floating* scratch, element* unused
+) noexcept nogil:
+    """Rows i .. i + count of a derivative or a loss, tile by tile"""
+    cdef int c, some, lanes = REGISTER // sizeof(floating)
+    cdef floating* second = scratch + b.n * lanes
+    for c from 0 <= c < count by lanes:
+        some = min(lanes, count - c)
+        tile_in(b, b.x, b.x_stride, b.x_step, i + c, some, scratch, unused)
+        if b.v != NULL:
+            tile_in(b, b.v, b.v_stride, b.v_step, i + c, some, second, unused)
+        if not short_tile(scratch, second, b.n, some, &b.op, i + c):
+            one_group(b, i + c, some, scratch, unused, NULL)
+        elif b.out != NULL:
+            tile_out(b, i + c, some, scratch, unused)
 
 
 cdef inline int panel(
@@ -205,7 +238,7 @@ cdef inline int panel(
     cdef pair[floating] factor[PANEL_TILES]
     cdef int last = b.ndim - 1
     cdef bint beyond = False, scale_last = b.op.kind == SOFTMAX
-    if last < 0 or b.x_step == size or b.where != NULL or b.x_stride[last] != size or b.out_stride[last] != size:
+    if goes_short(b.op.kind) or last < 0 or b.x_step == size or b.where != NULL or b.x_stride[last] != size or b.out_stride[last] != size:
         return 0
     count = min(tiles_together(b.n), min(stop - i, b.shape[last] - i % b.shape[last]) // lanes)
     if not (floating is double and element is not double) and not (floating is float and element is double):
@@ -240,32 +273,41 @@ cdef inline int panel(
     return <int> (count * lanes)
 
 
+cdef inline int next_tiles(
+    const Batch* b, Py_ssize_t i, Py_ssize_t stop, floating* scratch, element* unused
+) noexcept nogil:
+    """Some rows from row i on; how many"""
+    cdef int count = panel(b, i, stop, scratch, unused)
+    if count == 0:
+        count = <int> min(REGISTER // sizeof(floating) * tiles_at_once(b.n), stop - i)
+        if goes_short(b.op.kind):
+            short_tiles(b, i, count, scratch, unused)
+        else:
+            some_tiles(b, i, count, scratch, unused)
+    return count
+
+
 cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, element* unused) noexcept nogil:
     """Rows start .. stop, under the default floating-point state"""
     cdef control state = enter()
-    cdef Py_ssize_t i = start, lanes = REGISTER // (sizeof(double) if element is double else sizeof(float))
-    cdef int count
-    if by_tiles(b, sizeof(element)):
-        while i < stop:
+    cdef Py_ssize_t i = start
+    cdef bint tiled = by_tiles(b, sizeof(element)), columns = are_columns(b)
+    cdef Py_ssize_t count = rows_at_once(b, unused), some
+    while i < stop:
+        if tiled:
             if element is double:
-                count = panel[double, element](b, i, stop, <double*> scratch, unused)
-                if count == 0:
-                    count = <int> min(lanes * tiles_at_once(b.n), stop - i)
-                    some_tiles[double, element](b, i, count, <double*> scratch, unused)
+                some = next_tiles[double, element](b, i, stop, <double*> scratch, unused)
             else:
-                count = panel[float, element](b, i, stop, <float*> scratch, unused)
-                if count == 0:
-                    count = <int> min(lanes * tiles_at_once(b.n), stop - i)
-                    some_tiles[float, element](b, i, count, <float*> scratch, unused)
-            i += count
-    else:
-        count = rows_in_group(b, lanes)
-        while i < stop:
+                some = next_tiles[float, element](b, i, stop, <float*> scratch, unused)
+        else:
+            some = min(count, stop - i)
+            if columns:
+                some = min(some, b.shape[b.ndim - 1] - i % b.shape[b.ndim - 1])
             if element is double:
-                one_group[double, element](b, i, <int> min(count, stop - i), <double*> scratch, unused, NULL)
+                one_group[double, element](b, i, some, <double*> scratch, unused, NULL)
             else:
-                one_group[float, element](b, i, <int> min(count, stop - i), <float*> scratch, unused, NULL)
-            i += count
+                one_group[float, element](b, i, some, <float*> scratch, unused, NULL)
+        i += some
     if b.stream:
         fence()
     leave(state)

@@ -90,7 +90,7 @@ cdef inline void hide(
 
 
 cdef inline void rows_to_tile(
-    const Batch* b, const Py_ssize_t* at, int count, floating* tile, element* unused
+    const Batch* b, const char* x, const Py_ssize_t* at, int count, floating* tile, element* unused
 ) noexcept nogil:
     """Rows whose classes are contiguous into the lanes of a tile, a square at a time"""
     cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
@@ -101,7 +101,7 @@ cdef inline void rows_to_tile(
         memset(zeros, 0, sizeof(zeros))
         for j from 0 <= j < b.n by lanes:
             for c in range(lanes):
-                rows[c] = <element*> (b.x + at[c]) + j if c < count else zeros
+                rows[c] = <element*> (x + at[c]) + j if c < count else zeros
             rows_to_square(&rows[0], b.n - j, tile + j * lanes)
 
 
@@ -120,59 +120,68 @@ cdef inline void tile_to_rows(
 
 
 # Rows one after the other at y, row r at y + r n, of a group that is not contiguous in memory. Where the rows are
-# neighbours, as columns are, they come and go by squares: whole lines of memory, which no CPU foresees.
+# neighbours, as columns are, they come and go by squares: long runs of memory, which no CPU foresees.
 
 cdef enum:
     AHEAD = 32  # classes
 
+
+cdef inline bint neighbours(
+    const Batch* b, const Py_ssize_t* stride, Py_ssize_t i, Py_ssize_t count, Py_ssize_t itemsize
+) noexcept nogil:
+    """Whether rows i .. i + count lie next to each other"""
+    cdef int last = b.ndim - 1
+    return last >= 0 and stride[last] == itemsize and i % b.shape[last] + count <= b.shape[last]
+
+
 cdef inline void gather_rows(
-    const Batch* b, const char* x, const Py_ssize_t* stride, Py_ssize_t step, Py_ssize_t i, int count, floating* y,
-    element* unused
+    const Batch* b, const char* x, const Py_ssize_t* stride, Py_ssize_t step, Py_ssize_t i, Py_ssize_t count,
+    floating* y, element* unused
 ) noexcept nogil:
     """Rows i .. i + count of x"""
-    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
-    cdef Py_ssize_t at[16]
-    cdef int k, r
-    cdef bint neighbours = locate(b, stride, i, count, sizeof(element), at)
+    cdef Py_ssize_t j, k, r, row, some, lanes = REGISTER // sizeof(floating)
+    cdef const char* start = x + offset(b, stride, i)
     cdef floating zero = 0
     cdef element[16] zeros
     cdef element* classes[16]
     cdef floating square[256]
     if not (floating is double and element is not double) and not (floating is float and element is double):
-        if neighbours and count > 1:
+        if count > 1 and neighbours(b, stride, i, count, sizeof(element)):
             memset(zeros, 0, sizeof(zeros))
             for j from 0 <= j < b.n by lanes:
-                for k in range(lanes):
-                    classes[k] = <element*> (x + at[0] + (j + k) * step) if j + k < b.n else zeros
-                    prefetch(<const element*> (<const char*> classes[k] + AHEAD * step))
-                rows_to_square(&classes[0], count, &square[0])
-                for r in range(count):
-                    store(y + r * b.n + j, load(&square[0] + r * lanes, lanes, zero), b.n - j)
+                for row from 0 <= row < count by lanes:
+                    for k in range(lanes):
+                        classes[k] = <element*> (start + (j + k) * step) + row if j + k < b.n else zeros
+                        prefetch(<const element*> (<const char*> classes[k] + AHEAD * step))
+                    some = min(lanes, count - row)
+                    rows_to_square(&classes[0], some, &square[0])
+                    for r in range(some):
+                        store(y + (row + r) * b.n + j, load(&square[0] + r * lanes, lanes, zero), b.n - j)
             return
     for r in range(count):
-        gather(x + at[r], step, b.n, y + r * b.n, 1, unused)
+        gather(x + offset(b, stride, i + r), step, b.n, y + r * b.n, 1, unused)
 
 
 cdef inline void scatter_rows(
-    const Batch* b, const floating* y, Py_ssize_t i, int count, Py_ssize_t results, element* unused
+    const Batch* b, const floating* y, Py_ssize_t i, Py_ssize_t count, Py_ssize_t results, element* unused
 ) noexcept nogil:
-    """Rows i .. i + count of out, of n results each, or 2 n"""
-    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
-    cdef Py_ssize_t at[16]
-    cdef int k, r
-    cdef bint neighbours = locate(b, b.out_stride, i, count, sizeof(element), at)
+    """Rows i .. i + count of out, of n results each, or one"""
+    cdef Py_ssize_t j, k, r, row, some, lanes = REGISTER // sizeof(floating)
+    cdef char* start = b.out + offset(b, b.out_stride, i)
     cdef floating zero = 0
     cdef element* classes[16]
     cdef floating square[256]
     if not (floating is double and element is not double) and not (floating is float and element is double):
-        if neighbours and count > 1 and results == b.n:
+        if count > 1 and results == b.n and neighbours(b, b.out_stride, i, count, sizeof(element)):
             for j from 0 <= j < b.n by lanes:
-                for k in range(lanes):
-                    classes[k] = <element*> (b.out + at[0] + (j + k) * b.out_step)
-                    prefetch(<const element*> (<const char*> classes[k] + AHEAD * b.out_step))
-                for r in range(count):
-                    store(&square[0] + r * lanes, load(y + r * b.n + j, b.n - j, zero), lanes)
-                square_to_rows(&square[0], count, &classes[0], <int> min(lanes, b.n - j))
+                for row from 0 <= row < count by lanes:
+                    for k in range(lanes):
+                        classes[k] = <element*> (start + (j + k) * b.out_step) + row
+                        prefetch(<const element*> (<const char*> classes[k] + AHEAD * b.out_step))
+                    some = min(lanes, count - row)
+                    for r in range(some):
+                        store(&square[0] + r * lanes, load(y + (row + r) * b.n + j, b.n - j, zero), lanes)
+                    square_to_rows(&square[0], some, &classes[0], <int> min(lanes, b.n - j))
             return
     for r in range(count):
-        scatter(y + r * b.n, 1, results, b.out + at[r], b.out_step, unused)
+        scatter(y + r * b.n, 1, results, b.out + offset(b, b.out_stride, i + r), b.out_step, unused)

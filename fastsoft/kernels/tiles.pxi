@@ -21,12 +21,22 @@ cdef inline vec[floating] tile_nan(const floating* x, Py_ssize_t n) noexcept nog
     return a
 
 
+cdef inline void fold_parts(Sums[floating]* part, Py_ssize_t parts) noexcept nogil:
+    """Into part[0], as a tree over parts whose numbers differ in one bit, the highest first"""
+    cdef Py_ssize_t i, half_way = REGISTER // sizeof(floating) // 2
+    while half_way > 0:
+        for i in range(min(half_way, parts - half_way)):
+            merge(part[i], part[i + half_way])
+        parts = min(parts, half_way)
+        half_way //= 2
+
+
 cdef inline void tile_sum(
     floating* x, bint keep, Py_ssize_t n, const Shared[floating]* shared, How how, Which which,
     Sums[floating]* total
 ) noexcept nogil:
     """Sum of exp(x_j - max), with `keep` in place of x_j: class j into sum j mod lanes, by blocks, then the tree"""
-    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), parts = min(n, lanes), half_way = lanes // 2
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), parts = min(n, lanes)
     cdef Py_ssize_t i, j, start, stop
     cdef floating low = -INFINITY
     cdef Shared[floating] s = shared[0]
@@ -53,11 +63,7 @@ cdef inline void tile_sum(
             else:
                 merge(a, b)
         take_apart(a, part + i)
-    while half_way > 0:
-        for i in range(min(half_way, parts - half_way)):
-            merge(part[i], part[i + half_way])
-        parts = min(parts, half_way)
-        half_way //= 2
+    fold_parts(part, parts)
     total[0] = part[0]
 
 

@@ -117,6 +117,8 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     vec[double] fill(double)
     vec[T] larger[T](vec[T], vec[T])
     vec[T] operator+[T](vec[T], vec[T])
+    vec[T] operator-[T](vec[T], vec[T])
+    vec[T] choose[T](mask[T], vec[T] a, vec[T] b)
     mask[T] equal[T](vec[T], vec[T])
     bint any[T](mask[T])
     int lanes_of[T](mask[T])
@@ -154,6 +156,7 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     int run_length
     void begin_runs[T](Sums[T]&)
     void add_products[T](vec[T]& run, bunch[T] a, bunch[T] b)
+    void add_products[T](vec[T]& run, vec[T] a, vec[T] b)
     void add_terms[T](vec[T]& run, bunch[T] a)
     void end_run[T](Sums[T]&, vec[T] run)
     void add_exactly[T](Sums[T]&, bunch[T])
@@ -216,7 +219,9 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         double scale, double z_loss, const Factor&
     )
     bunch[T] turned[T](bunch[T] e, bunch[T] v, T scale, const pair[T]& mean, const pair[T]& factor)
+    vec[T] turned[T](vec[T] e, vec[T] v, T scale, const pair[T]& mean, const pair[T]& factor)
     bunch[T] turned_output[T](bunch[T] y, bunch[T] v, const pair[T]& mean)
+    vec[T] turned_output[T](vec[T] y, vec[T] v, const pair[T]& mean)
     bunch[T] centred[T](bunch[T] v, T scale, T up, const pair[T]& mean)
     bunch[T] log_turned[T](bunch[T] e, bunch[T] g, const pair[T]& factor, const pair[T]& minus, T up)
     bunch[T] multiplied[T](bunch[T], T)

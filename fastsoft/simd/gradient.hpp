@@ -249,7 +249,11 @@ template <class T, int U> INLINE vec<T, U> multiplied(vec<T, U> x, T c) { return
 template <class T, int U> INLINE vec<T, U> less_target(vec<T, U> e, vec<T, U> a, const pair<T>& factor, T down) {
     return sub_mul(scaled(e, factor), a, fill<U>(down));
 }
-template <class T, int U> INLINE vec<T, U> minus_product(vec<T, U> a, vec<T, U> b) { return sub_mul(fill<U>(T(0)), a, b); }
+// -a b, and 0 where either is 0; not 0 - a b in one instruction, which on Arm turns the sign of a NaN round
+template <class T, int U> INLINE vec<T, U> minus_product(vec<T, U> a, vec<T, U> b) {
+    const vec<T, U> zero = fill<U>(T(0));
+    return mul_add(zero - a, b, zero);
+}
 template <class T, int U> INLINE vec<T, U> times(vec<T, U> a, vec<T, U> b) { return a * b; }
 // sigma (1 - sigma), rounded once; times c
 template <class T, int U> INLINE vec<T, U> own_slope(vec<T, U> y, T c) { return sub_mul(y, y, y) * fill<U>(c); }

@@ -20,9 +20,9 @@ inline control enter() {
     if (mode) __asm__ __volatile__("msr fpcr, %0" ::"r"((uint64_t)0));
     return flags << 32 | (uint32_t)mode;
 }
-inline void leave(control old) {
-    if ((uint32_t)old) __asm__ __volatile__("msr fpcr, %0" ::"r"(old & 0xffffffff));
-    __asm__ __volatile__("msr fpsr, %0" ::"r"(old >> 32));
+inline void leave(control old) {  // "memory": after the last store, and what is rounded for it
+    if ((uint32_t)old) __asm__ __volatile__("msr fpcr, %0" ::"r"(old & 0xffffffff) : "memory");
+    __asm__ __volatile__("msr fpsr, %0" ::"r"(old >> 32) : "memory");
 }
 }}  // namespace
 #else
