@@ -31,9 +31,33 @@ cdef void set_rows(Batch* b, cnp.ndarray a) noexcept:
     b.shape[0] = b.rows
 
 
-cdef object quick(Kind kind, object x, int threads):
-    """The whole operation for a plain array with default arguments, or None where it is not one or, with
-    threads = 0, large enough for several threads"""
+cdef bint overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
+    return data_of(a) < data_of(b) + cnp.PyArray_NBYTES(b) and data_of(b) < data_of(a) + cnp.PyArray_NBYTES(a)
+
+
+cdef cnp.ndarray result(object out, int ndim, const cnp.npy_intp* shape, cnp.ndarray a, cnp.ndarray w):
+    """A new array of a's type; or `out`, if it is a plain one that fits and may be written while a, unless it is in
+    place of that, and w, which may be None, are read; else None"""
+    cdef cnp.ndarray y
+    cdef int d
+    if out is None:
+        return cnp.PyArray_EMPTY(ndim, <cnp.npy_intp*> shape, cnp.PyArray_TYPE(a), 0)
+    if not is_plain(out) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out):
+        return None
+    y = out
+    if cnp.PyArray_TYPE(y) != cnp.PyArray_TYPE(a) or cnp.PyArray_NDIM(y) != ndim:
+        return None
+    for d in range(ndim):
+        if cnp.PyArray_DIM(y, d) != shape[d]:
+            return None
+    if overlap(y, a) and (data_of(y) != data_of(a) or ndim != cnp.PyArray_NDIM(a)):
+        return None
+    return None if w is not None and overlap(y, w) else y
+
+
+cdef object quick(Kind kind, object x, object to, int threads):
+    """The whole operation for a plain array with default arguments, into `to` unless that is None; or None where it
+    is not one or, with threads = 0, large enough for several threads"""
     cdef Batch b
     cdef cnp.ndarray a, out
     cdef int ndim, typenum
@@ -47,14 +71,16 @@ cdef object quick(Kind kind, object x, int threads):
     if kind == LOGSUMEXP:
         ndim -= 1
         b.out_stride[0] = b.x_step
-    out = cnp.PyArray_EMPTY(ndim, cnp.PyArray_DIMS(a), typenum, 0)
-    b.out = <char*> cnp.PyArray_DATA(out)
+    out = result(to, ndim, cnp.PyArray_DIMS(a), a, None)
+    if out is None:
+        return None
+    b.out = data_of(out)
     execute(&b, 0, b.rows, threads, typenum)
     return out
 
 
-def plain_pair(int kind, x, v, int threads=0):
-    """An operation on two plain arrays of the same shape and dtype with default arguments, or None as in `quick`"""
+def plain_pair(int kind, x, v, to, int threads=0):
+    """An operation on two plain arrays of the same shape and dtype with default arguments, as `quick`"""
     cdef Batch b
     cdef cnp.ndarray a, w, out
     if not is_plain(x) or not is_plain(v) or is_large(x, threads):
@@ -64,9 +90,10 @@ def plain_pair(int kind, x, v, int threads=0):
         return None
     set_plain(&b.op, <Kind> kind)
     set_rows(&b, a)
-    b.v = <char*> cnp.PyArray_DATA(w)
-    out = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
-    b.out = <char*> cnp.PyArray_DATA(out)
+    out = result(to, cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), a, w)
+    if out is None:
+        return None
+    b.v, b.out = data_of(w), data_of(out)
     execute(&b, 0, b.rows, threads, cnp.PyArray_TYPE(a))
     return out
 
@@ -121,33 +148,23 @@ def plain_jacobian(x, out, int threads=0):
     for d in range(ndim):
         shape[d] = cnp.PyArray_DIM(a, d)
     shape[ndim] = b.n
-    if out is None:
-        y = cnp.PyArray_EMPTY(ndim + 1, shape, cnp.PyArray_TYPE(a), 0)
-    else:
-        if not is_plain(out) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out):
-            return None
-        y = out
-        if cnp.PyArray_TYPE(y) != cnp.PyArray_TYPE(a) or cnp.PyArray_NDIM(y) != ndim + 1:
-            return None
-        for d in range(ndim + 1):
-            if cnp.PyArray_DIM(y, d) != shape[d]:
-                return None
-        if data_of(y) < data_of(a) + cnp.PyArray_NBYTES(a) and data_of(a) < data_of(y) + size:
-            return None
+    y = result(out, ndim + 1, shape, a, None)
+    if y is None:
+        return None
     jacobian_run(&b, 0, b.rows, 1.0, threads, cnp.PyArray_TYPE(a), cnp.PyArray_TYPE(y), data_of(y))
     return y
 
 
-def softmax(x, int threads=0):
+def softmax(x, out, int threads=0):
     """softmax(x) of a plain array, small unless `threads` are given, or None"""
-    return quick(SOFTMAX, x, threads)
+    return quick(SOFTMAX, x, out, threads)
 
 
-def log_softmax(x, int threads=0):
+def log_softmax(x, out, int threads=0):
     """log_softmax(x) of a plain array, small unless `threads` are given, or None"""
-    return quick(LOG_SOFTMAX, x, threads)
+    return quick(LOG_SOFTMAX, x, out, threads)
 
 
-def logsumexp(x, int threads=0):
+def logsumexp(x, out, int threads=0):
     """logsumexp(x) of a plain array, small unless `threads` are given, or None"""
-    return quick(LOGSUMEXP, x, threads)
+    return quick(LOGSUMEXP, x, out, threads)
