@@ -16,6 +16,7 @@ from . import _memory
 Array = np.ndarray[Any, Any]
 PLAIN, SCALED, WIDE = 0, 1, 2  # how x enters exp: simd/math.hpp
 FLOATS = "float16, bfloat16, float32, float64"
+ALIGNED = 1 << 16  # bytes from which a result begins at a line of the cache; in plain.pxi as well
 LARGE = 1 << 24  # bytes from which a result has memory of its own, beyond the heap
 
 
@@ -242,8 +243,8 @@ def no_empty_rows(x: Array, axis: tuple[int, ...], where: Array | None) -> None:
 
 def new(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """An array for a result, not yet filled."""
-    make = _memory.empty if math.prod(shape) * dtype.itemsize >= LARGE else np.empty
-    return make(shape, dtype)
+    size = math.prod(shape) * dtype.itemsize
+    return np.empty(shape, dtype) if size < ALIGNED else _memory.empty(shape, dtype, size >= LARGE)
 
 
 def result(out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

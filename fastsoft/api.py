@@ -82,10 +82,10 @@ def softmax(
     >>> fastsoft.softmax(np.array([0.0, 0.0, -np.inf]))
     array([0.5, 0.5, 0. ])
     """
-    if axis is LAST and where is None and temperature is ONE and empty is NAN and num_threads is None:
-        y = kernels.softmax(x, out)
+    if where is None and temperature is ONE and empty is NAN and num_threads is None:
+        y = kernels.softmax(x, axis, out)
         if y is None:
-            y = kernels.softmax(x, out, get_num_threads())
+            y = kernels.softmax(x, axis, out, get_num_threads())
         if y is not None:
             return y  # type: ignore[no-any-return]
     return _run(SOFTMAX, x, axis, where, temperature, empty, out, num_threads)
@@ -151,10 +151,10 @@ def log_softmax(
     >>> fastsoft.log_softmax(np.array([20.0, 0.0, 0.0]))[0]
     np.float64(-4.1223072363804075e-09)
     """
-    if axis is LAST and where is None and temperature is ONE and empty is NAN and num_threads is None:
-        y = kernels.log_softmax(x, out)
+    if where is None and temperature is ONE and empty is NAN and num_threads is None:
+        y = kernels.log_softmax(x, axis, out)
         if y is None:
-            y = kernels.log_softmax(x, out, get_num_threads())
+            y = kernels.log_softmax(x, axis, out, get_num_threads())
         if y is not None:
             return y  # type: ignore[no-any-return]
     return _run(LOG_SOFTMAX, x, axis, where, temperature, empty, out, num_threads)
@@ -216,10 +216,10 @@ def logsumexp(
     >>> fastsoft.logsumexp(np.array([1000.0, 1000.0]))
     array(1000.69314718)
     """
-    if axis is LAST and where is None and keepdims is False and num_threads is None:
-        y = kernels.logsumexp(x, out)
+    if where is None and keepdims is False and num_threads is None:
+        y = kernels.logsumexp(x, axis, out)
         if y is None:
-            y = kernels.logsumexp(x, out, get_num_threads())
+            y = kernels.logsumexp(x, axis, out, get_num_threads())
         if y is not None:
             return y  # type: ignore[no-any-return]
     return _run(LOGSUMEXP, x, axis, where, ONE, NAN, out, num_threads, bool(keepdims))

@@ -70,10 +70,10 @@ def softmax_jacobian(
     array([[ 0.25, -0.25],
            [-0.25,  0.25]])
     """
-    if axis is LAST and temperature is ONE and num_threads is None:
-        y = kernels.plain_jacobian(x, out)
+    if temperature is ONE and num_threads is None:
+        y = kernels.plain_jacobian(x, axis, out)
         if y is None:
-            y = kernels.plain_jacobian(x, out, get_num_threads())
+            y = kernels.plain_jacobian(x, axis, out, get_num_threads())
         if y is not None:
             return y  # type: ignore[no-any-return]
     a = _validate.array(x)
@@ -208,10 +208,10 @@ def softmax_vjp(
     >>> fastsoft.softmax_vjp(np.zeros(2), np.array([1.0, 0.0]))
     array([ 0.25, -0.25])
     """
-    if axis is LAST and temperature is ONE and num_threads is None:
-        y = kernels.plain_pair(VJP, x, v, out)
+    if temperature is ONE and num_threads is None:
+        y = kernels.plain_pair(VJP, x, v, axis, out)
         if y is None:
-            y = kernels.plain_pair(VJP, x, v, out, get_num_threads())
+            y = kernels.plain_pair(VJP, x, v, axis, out, get_num_threads())
         if y is not None:
             return y  # type: ignore[no-any-return]
     return _run(VJP, x, v, axis, temperature, out, num_threads)
@@ -259,8 +259,8 @@ def softmax_jvp(
     >>> fastsoft.softmax_jvp(np.zeros(2), np.array([1.0, 1.0]))
     array([0., 0.])
     """
-    if axis is LAST and temperature is ONE and num_threads is None:
-        y = kernels.plain_pair(VJP, x, u, out, get_num_threads())
+    if temperature is ONE and num_threads is None:
+        y = kernels.plain_pair(VJP, x, u, axis, out, get_num_threads())
         if y is not None:
             return y  # type: ignore[no-any-return]
     return _run(VJP, x, u, axis, temperature, out, num_threads, ("x", "u"))
@@ -309,10 +309,10 @@ def softmax_vjp_from_output(
     >>> fastsoft.softmax_vjp_from_output(np.array([0.5, 0.5]), np.array([1.0, 0.0]))
     array([ 0.25, -0.25])
     """
-    if axis is LAST and num_threads is None:
-        z = kernels.plain_pair(VJP_FROM_OUTPUT, y, v, out)
+    if num_threads is None:
+        z = kernels.plain_pair(VJP_FROM_OUTPUT, y, v, axis, out)
         if z is None:
-            z = kernels.plain_pair(VJP_FROM_OUTPUT, y, v, out, get_num_threads())
+            z = kernels.plain_pair(VJP_FROM_OUTPUT, y, v, axis, out, get_num_threads())
         if z is not None:
             return z  # type: ignore[no-any-return]
     return _run(VJP_FROM_OUTPUT, y, v, axis, ONE, out, num_threads, ("y", "v"))
@@ -365,8 +365,8 @@ def log_softmax_vjp(
     >>> fastsoft.log_softmax_vjp(np.array([37.42994775023705, 0.0]), np.array([1.0, 0.0]))
     array([ 5.55111512e-17, -5.55111512e-17])
     """
-    if axis is LAST and temperature is ONE and num_threads is None:
-        y = kernels.plain_pair(LOG_VJP, x, g, out, get_num_threads())
+    if temperature is ONE and num_threads is None:
+        y = kernels.plain_pair(LOG_VJP, x, g, axis, out, get_num_threads())
         if y is not None:
             return y  # type: ignore[no-any-return]
     return _run(LOG_VJP, x, g, axis, temperature, out, num_threads, ("x", "g"))
@@ -411,8 +411,8 @@ def log_softmax_vjp_from_output(
     >>> fastsoft.log_softmax_vjp_from_output(np.log([0.5, 0.5]), np.array([1.0, 0.0]))
     array([ 0.5, -0.5])
     """
-    if axis is LAST and num_threads is None:
-        z = kernels.plain_pair(LOG_VJP_FROM_OUTPUT, y, g, out, get_num_threads())
+    if num_threads is None:
+        z = kernels.plain_pair(LOG_VJP_FROM_OUTPUT, y, g, axis, out, get_num_threads())
         if z is not None:
             return z  # type: ignore[no-any-return]
     return _run(LOG_VJP_FROM_OUTPUT, y, g, axis, ONE, out, num_threads, ("y", "g"))

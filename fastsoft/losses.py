@@ -253,10 +253,10 @@ def softmax_cross_entropy(
     array([4.12230724e-09])
     """
     if (
-        axis is LAST and weight is None and ignore_index is None and label_smoothing is ZERO and z_loss is ZERO
+        weight is None and ignore_index is None and label_smoothing is ZERO and z_loss is ZERO
         and temperature is ONE and reduction is NONE and out is None and num_threads is None
     ):  # fmt: skip
-        both = kernels.plain_loss(x, t, False, get_num_threads())
+        both = kernels.plain_loss(x, t, axis, False, get_num_threads())
         if both is not None:
             return both[0]  # type: ignore[no-any-return]
     job = _Job(x, t, axis, weight, ignore_index, label_smoothing, z_loss, temperature, reduction, num_threads)
@@ -313,12 +313,12 @@ def softmax_cross_entropy_with_grad(
     array([[-4.12230723e-09,  2.06115361e-09,  2.06115361e-09]])
     """
     if (
-        axis is LAST and weight is None and ignore_index is None and label_smoothing is ZERO and z_loss is ZERO
+        weight is None and ignore_index is None and label_smoothing is ZERO and z_loss is ZERO
         and temperature is ONE and reduction is NONE and out is None and num_threads is None
     ):  # fmt: skip
-        both = kernels.plain_loss(x, t, True)
+        both = kernels.plain_loss(x, t, axis, True)
         if both is None:
-            both = kernels.plain_loss(x, t, True, get_num_threads())
+            both = kernels.plain_loss(x, t, axis, True, get_num_threads())
         if both is not None:
             return both  # type: ignore[no-any-return]
     job = _Job(x, t, axis, weight, ignore_index, label_smoothing, z_loss, temperature, reduction, num_threads)

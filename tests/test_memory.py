@@ -74,3 +74,22 @@ def test_many_python_threads() -> None:
     for t in threads:
         t.join()
     assert not wrong
+
+
+def test_results_that_are_not_small_begin_at_a_line() -> None:
+    x = np.random.default_rng(0).normal(size=(100, _validate.ALIGNED // 400))
+    for y in (
+        fastsoft.softmax(x),
+        fastsoft.softmax(x, temperature=2),
+        fastsoft.softmax_vjp(x, x),
+        fastsoft.softmax_cross_entropy_with_grad(x, np.zeros(100, int))[1],
+    ):
+        assert address(y) % 64 == 0
+        assert y.flags.owndata
+        assert np._core.multiarray.get_handler_name(y) == "fastsoft_lines"
+        kept = y.copy()
+        y.resize((200, x.shape[1]), refcheck=False)
+        assert (y[:100] == kept).all()
+        y.resize((3, x.shape[1]), refcheck=False)
+        assert (y == kept[:3]).all()
+    assert np._core.multiarray.get_handler_name(np.zeros(x.shape)) == "default_allocator"

@@ -94,7 +94,7 @@ cdef inline void one_group(
     const Batch* b, Py_ssize_t i, Py_ssize_t count, floating* scratch, element* unused, const Team* team
 ) noexcept nogil:
     """Rows i .. i + count from x to out: as they lie where they can be used so, else by way of scratch"""
-    cdef Py_ssize_t results = results_of(b), r, start, few = rows_in_group(b, REGISTER // sizeof(floating))
+    cdef Py_ssize_t results = results_of(b), r, row, start, few = rows_in_group(b, REGISTER // sizeof(floating))
     cdef floating* second = scratch + count * b.n
     cdef const floating* x[16]
     cdef const floating* v[16]
@@ -116,15 +116,12 @@ cdef inline void one_group(
     for start from 0 <= start < count by few:
         some = <int> min(few, count - start)
         for r in range(some):
-            x[r], v[r], y[r] = scratch + (start + r) * b.n, second + (start + r) * b.n, scratch + (start + r) * b.n
-            if as_it_lies:
-                x[r] = <const floating*> (b.x + offset(b, b.x_stride, i + start + r))
-            if v_as_it_lies:
-                v[r] = <const floating*> (b.v + offset(b, b.v_stride, i + start + r))
+            row = start + r
+            x[r] = <const floating*> (b.x + offset(b, b.x_stride, i + row)) if as_it_lies else scratch + row * b.n
+            v[r] = <const floating*> (b.v + offset(b, b.v_stride, i + row)) if v_as_it_lies else second + row * b.n
+            y[r] = <floating*> (b.out + offset(b, b.out_stride, i + row)) if out_as_it_lies else scratch + row * b.n
             if results == 0:
                 y[r] = NULL
-            elif out_as_it_lies:
-                y[r] = <floating*> (b.out + offset(b, b.out_stride, i + start + r))
         if not group(x, v, y, some, b.n, &b.op, i + start, team):
             for r in range(some):  # each in its own way
                 group(x + r, v + r, y + r, 1, b.n, &b.op, i + start + r, team)

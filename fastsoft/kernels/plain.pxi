@@ -1,6 +1,17 @@
 # The short ways: plain arrays, contiguous and of float32 or float64, with default arguments, in a few checks. Each
 # function gives None where an array is anything else, or, with threads = 0, large enough for several threads.
 
+from fastsoft._memory import lines as _lines
+
+cdef extern from *:
+    object PyDataMem_SetHandler(object handler)
+
+LAST = -1
+
+cdef enum:
+    ALIGNED = 65536  # bytes from which a result begins at a line of the cache
+
+
 cdef bint is_plain(object x) noexcept:
     """Whether x is a contiguous array of float32 or float64 with something in it"""
     cdef int typenum
@@ -31,6 +42,24 @@ cdef void set_rows(Batch* b, cnp.ndarray a) noexcept:
     b.shape[0] = b.rows
 
 
+cdef inline bint is_last(object axis, cnp.ndarray a):
+    return axis is LAST or (type(axis) is int and axis == cnp.PyArray_NDIM(a) - 1)
+
+
+cdef cnp.ndarray new(int ndim, const cnp.npy_intp* shape, cnp.ndarray like):
+    """An array of this shape and of `like`'s type, not yet filled"""
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(like)
+    cdef int d
+    for d in range(ndim):
+        size *= shape[d]
+    previous = PyDataMem_SetHandler(_lines) if size >= ALIGNED else None
+    try:
+        return cnp.PyArray_EMPTY(ndim, <cnp.npy_intp*> shape, cnp.PyArray_TYPE(like), 0)
+    finally:
+        if previous is not None:
+            PyDataMem_SetHandler(previous)
+
+
 cdef bint overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
     return data_of(a) < data_of(b) + cnp.PyArray_NBYTES(b) and data_of(b) < data_of(a) + cnp.PyArray_NBYTES(a)
 
@@ -41,7 +70,7 @@ cdef cnp.ndarray result(object out, int ndim, const cnp.npy_intp* shape, cnp.nda
     cdef cnp.ndarray y
     cdef int d
     if out is None:
-        return cnp.PyArray_EMPTY(ndim, <cnp.npy_intp*> shape, cnp.PyArray_TYPE(a), 0)
+        return new(ndim, shape, a)
     if not is_plain(out) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out):
         return None
     y = out
@@ -55,13 +84,13 @@ cdef cnp.ndarray result(object out, int ndim, const cnp.npy_intp* shape, cnp.nda
     return None if w is not None and overlap(y, w) else y
 
 
-cdef object quick(Kind kind, object x, object to, int threads):
+cdef object quick(Kind kind, object x, object axis, object to, int threads):
     """The whole operation for a plain array with default arguments, into `to` unless that is None; or None where it
     is not one or, with threads = 0, large enough for several threads"""
     cdef Batch b
     cdef cnp.ndarray a, out
     cdef int ndim, typenum
-    if not is_plain(x) or is_large(x, threads):
+    if not is_plain(x) or not is_last(axis, x) or is_large(x, threads):
         return None
     a = x
     ndim = cnp.PyArray_NDIM(a)
@@ -79,11 +108,11 @@ cdef object quick(Kind kind, object x, object to, int threads):
     return out
 
 
-def plain_pair(int kind, x, v, to, int threads=0):
+def plain_pair(int kind, x, v, axis, to, int threads=0):
     """An operation on two plain arrays of the same shape and dtype with default arguments, as `quick`"""
     cdef Batch b
     cdef cnp.ndarray a, w, out
-    if not is_plain(x) or not is_plain(v) or is_large(x, threads):
+    if not is_plain(x) or not is_plain(v) or not is_last(axis, x) or is_large(x, threads):
         return None
     a, w = x, v
     if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(w) or not cnp.PyArray_SAMESHAPE(a, w):
@@ -98,14 +127,14 @@ def plain_pair(int kind, x, v, to, int threads=0):
     return out
 
 
-def plain_loss(x, labels, bint gradient, int threads=0):
+def plain_loss(x, labels, axis, bint gradient, int threads=0):
     """(loss, gradient or None) of plain logits and int64 labels with default arguments, or None as in `quick`, or
     where a label is out of range"""
     cdef Batch b
     cdef cnp.ndarray a, t, loss, out = None
     cdef Py_ssize_t i
     cdef int d, ndim
-    if not is_plain(x) or type(labels) is not cnp.ndarray or is_large(x, threads):
+    if not is_plain(x) or type(labels) is not cnp.ndarray or not is_last(axis, x) or is_large(x, threads):
         return None
     a, t = x, labels
     ndim = cnp.PyArray_NDIM(a) - 1
@@ -123,20 +152,20 @@ def plain_loss(x, labels, bint gradient, int threads=0):
     loss = cnp.PyArray_EMPTY(ndim, cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
     b.op.loss = <char*> cnp.PyArray_DATA(loss)
     if gradient:
-        out = cnp.PyArray_EMPTY(ndim + 1, cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
+        out = new(ndim + 1, cnp.PyArray_DIMS(a), a)
         b.out = <char*> cnp.PyArray_DATA(out)
     execute(&b, 0, b.rows, threads, cnp.PyArray_TYPE(a))
     return loss, out
 
 
-def plain_jacobian(x, out, int threads=0):
+def plain_jacobian(x, axis, out, int threads=0):
     """The Jacobians of a plain array, into `out` unless that is None, or None as in `quick`"""
     cdef Batch b
     cdef cnp.ndarray a, y
     cdef cnp.npy_intp[65] shape  # MAX_NDIM + 1
     cdef int d, ndim
     cdef Py_ssize_t size
-    if not is_plain(x) or is_large(x, threads) or cnp.PyArray_NDIM(<cnp.ndarray> x) == MAX_NDIM:
+    if not is_plain(x) or not is_last(axis, x) or is_large(x, threads) or cnp.PyArray_NDIM(<cnp.ndarray> x) == MAX_NDIM:
         return None
     a = x
     ndim = cnp.PyArray_NDIM(a)
@@ -155,16 +184,16 @@ def plain_jacobian(x, out, int threads=0):
     return y
 
 
-def softmax(x, out, int threads=0):
+def softmax(x, axis, out, int threads=0):
     """softmax(x) of a plain array, small unless `threads` are given, or None"""
-    return quick(SOFTMAX, x, out, threads)
+    return quick(SOFTMAX, x, axis, out, threads)
 
 
-def log_softmax(x, out, int threads=0):
+def log_softmax(x, axis, out, int threads=0):
     """log_softmax(x) of a plain array, small unless `threads` are given, or None"""
-    return quick(LOG_SOFTMAX, x, out, threads)
+    return quick(LOG_SOFTMAX, x, axis, out, threads)
 
 
-def logsumexp(x, out, int threads=0):
+def logsumexp(x, axis, out, int threads=0):
     """logsumexp(x) of a plain array, small unless `threads` are given, or None"""
-    return quick(LOGSUMEXP, x, out, threads)
+    return quick(LOGSUMEXP, x, axis, out, threads)
