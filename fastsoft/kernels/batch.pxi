@@ -235,7 +235,9 @@ cdef inline int panel(
     cdef pair[floating] factor[PANEL_TILES]
     cdef int last = b.ndim - 1
     cdef bint beyond = False, scale_last = b.op.kind == SOFTMAX
-    if goes_short(b.op.kind) or last < 0 or b.x_step == size or b.where != NULL or b.x_stride[last] != size or b.out_stride[last] != size:
+    if goes_short(b.op.kind) or last < 0 or b.x_step == size or b.where != NULL:
+        return 0
+    if b.x_stride[last] != size or b.out_stride[last] != size:
         return 0
     count = min(tiles_together(b.n), min(stop - i, b.shape[last] - i % b.shape[last]) // lanes)
     if not (floating is double and element is not double) and not (floating is float and element is double):
