@@ -6,7 +6,8 @@ cdef enum:
     PANEL = 262144  # bytes of the tiles that are read side by side
     PANEL_TILES = 8  # and how many they may be
     SHORT = 32  # classes up to which rows go side by side, in a tile
-    FEW = 3  # rows up to which a tile of a derivative or loss would be mostly empty
+    LONG = 262144  # classes beyond which many rows would be too much scratch
+    FEW = 3  # the least rows for which a tile of a derivative or loss pays
 
 
 cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
@@ -26,7 +27,7 @@ cdef inline int rows_in_group(const Batch* b, Py_ssize_t lanes) noexcept nogil:
 
 cdef inline int tiles_together(Py_ssize_t n) noexcept nogil:
     """Tiles that are read, and written, side by side: long runs of memory, but no more than the caches hold"""
-    return <int> max(1, min(PANEL_TILES, PANEL // (n * REGISTER)))
+    return <int> max(1, min(PANEL_TILES, PANEL // (max(n, 1) * REGISTER)))
 
 
 cdef inline int tiles_at_once(Py_ssize_t n) noexcept nogil:
@@ -35,7 +36,7 @@ cdef inline int tiles_at_once(Py_ssize_t n) noexcept nogil:
 
 cdef inline bint are_columns(const Batch* b) noexcept nogil:
     """Whether rows share lines of memory, so that many of them are read and written together"""
-    return b.ndim > 0 and b.x_step > b.x_stride[b.ndim - 1] and b.shape[b.ndim - 1] > 1
+    return b.n <= LONG and b.ndim > 0 and b.x_step > b.x_stride[b.ndim - 1] and b.shape[b.ndim - 1] > 1
 
 
 cdef inline Py_ssize_t rows_at_once(const Batch* b, element* unused) noexcept nogil:
