@@ -55,6 +55,7 @@ def openmp():
 
 
 OPENMP = openmp()
+STRIP = ["-Wl,-s"] if platform.system() == "Linux" else []  # names of functions are a twentieth of the wheel
 SOURCES = [str(p) for pattern in ("simd/*.hpp", "kernels/*.pxi") for p in sorted(Path("fastsoft").glob(pattern))]
 
 
@@ -63,7 +64,7 @@ def extension(name, source, flags=(), macros=()):
         name, [source], language="c++", include_dirs=["fastsoft/simd", numpy.get_include()], depends=SOURCES,
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), *macros],
         extra_compile_args=[*FLAGS, *OPENMP, *flags],
-        extra_link_args=[*OPENMP, *(["-fsanitize=address,undefined"] if DEBUG else [])],
+        extra_link_args=[*OPENMP, *(["-fsanitize=address,undefined"] if DEBUG else STRIP)],
     )  # fmt: skip
 
 

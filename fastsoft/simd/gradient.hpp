@@ -230,7 +230,7 @@ template <class T, int U> INLINE vec<T, U> turned(vec<T, U> e, vec<T, U> v, T sc
 }
 // y (v - mean) for a kept y; the difference itself might be too large
 template <class T, int U> INLINE vec<T, U> turned_output(vec<T, U> y, vec<T, U> v, const pair<T>& mean) {
-    return mul_sub(y, v, y * spread<U>(mean.hi));
+    return mul_sub(y, v, mul_add(y, spread<U>(mean.hi), y * spread<U>(mean.lo)));
 }
 // v - mean, back from its scale
 template <class T, int U> INLINE vec<T, U> centred(vec<T, U> v, T scale, T up, const pair<T>& mean) {
