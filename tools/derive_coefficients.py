@@ -1,10 +1,11 @@
-"""Derive the polynomial coefficients and split constants of fastsoft/simd/math.hpp.
+"""Derive the polynomial coefficients and split constants of fastsoft/simd/math.hpp and types.hpp.
 
     python tools/derive_coefficients.py            print the constants and their errors
-    python tools/derive_coefficients.py --check    compare them with those in the header (exit 1 if one differs)
+    python tools/derive_coefficients.py --check    compare them with those in the headers (exit 1 if one differs)
 
 exp:  e^r = 1 + (r + r^2 q(r)) on |r| <= ln 2 / 2 and a little more, because k = round(x log2 e) is chosen
-      with a rounded log2 e. q minimises the largest *relative* error of the whole.
+      with a rounded log2 e. q minimises the largest *relative* error of the whole. EXP_QUARTER: the same on
+      |r| <= ln 2 / 8, beside 2^(1/4), 2^(2/4), 2^(3/4) (QUARTERS: their bits, less those of 1 and of j << 21).
 log:  log(1 + f) = f - (f^2/2 - s (f^2/2 + R(s^2))), s = f / (2 + f), with R(z) = z w(z), which is
       (log(1 + f) - 2 s) / s; 1 + f in [sqrt(1/2), sqrt(2)], hence |s| <= 3 - 2 sqrt(2).
 
@@ -23,7 +24,8 @@ from mpmath import exp, linspace, log, lu_solve, matrix, mp, mpf, sqrt
 
 mp.dps = 60
 LN2 = log(2)
-HEADER = pathlib.Path(__file__).parents[1] / "fastsoft" / "simd" / "math.hpp"
+SIMD = pathlib.Path(__file__).parents[1] / "fastsoft" / "simd"
+HEADERS = (SIMD / "math.hpp", SIMD / "types.hpp")
 
 
 def rounded(x, dtype):
@@ -87,34 +89,46 @@ def literal(x, dtype):
     return f"{np.float32(float(x)).item():.9g}f" if dtype == "float32" else f"{float(x):.17g}"
 
 
+def quarter(power, j):
+    """What the bits of 2^(j/4) have beyond those of 1, less j << 21, which the exponent's place already holds."""
+    return (int(np.float32(float(power)).view(np.uint32)) - 0x3F800000 - (j << 21)) % 2**32
+
+
 def derive():
     """Yield (name, dtype, constants, relative error in ulp of 1 or None)."""
     edge = 3 - 2 * sqrt(mpf(2))
-    for dtype, exp_degree, log_degree in (("float32", 4, 3), ("float64", 10, 7)):
+    for dtype, exp_degree, log_degree in (("float32", 4, 3), ("float64", 9, 7)):
         bits = 24 if dtype == "float32" else 53
-        high = LN2 / 2 + mpf("0.005")
-        c, error = fit(exp_tail, lambda r: r**2 * exp(-r), -high, high, exp_degree, dtype)
-        yield "EXP_Q", dtype, c, error * 2**bits
+        slack = mpf("0.005")
+        exp_weight = lambda r: r**2 * exp(-r)  # noqa: E731
+        c, error = fit(exp_tail, exp_weight, -LN2 / 2 - slack, LN2 / 2 + slack, exp_degree, dtype)
+        yield "EXP_Q", dtype, [literal(x, dtype) for x in c], error * 2**bits
+        if dtype == "float32":
+            c, error = fit(exp_tail, exp_weight, -(LN2 / 2 + slack) / 4, (LN2 / 2 + slack) / 4, 2, dtype)
+            yield "EXP_QUARTER", dtype, [literal(x, dtype) for x in c], error * 2**bits
+            powers = [rounded(mpf(2) ** (mpf(j) / 4), dtype) for j in range(4)]
+            error = max(abs(p / mpf(2) ** (mpf(j) / 4) - 1) for j, p in enumerate(powers))
+            yield "QUARTERS", dtype, [f"0x{quarter(p, j):08x}" for j, p in enumerate(powers)], error * 2**bits
         tiny = mpf(10) ** -12
         c, error = fit(log_tail, lambda z: z / (2 + z), tiny, edge**2, log_degree, dtype)
-        yield "LOG_W", dtype, c, error * 2**bits
+        yield "LOG_W", dtype, [literal(x, dtype) for x in c], error * 2**bits
         for name, value, length in (("LN2", LN2, bits), ("LN2_SHORT", LN2, bits - 9 if bits == 24 else bits - 11)):
             with mp.workprec(length):
                 hi = +value
-            yield name, dtype, [hi, rounded(value - hi, dtype)], None
-        yield "LOG2E", dtype, [rounded(1 / LN2, dtype)], None
+            yield name, dtype, [literal(hi, dtype), literal(rounded(value - hi, dtype), dtype)], None
+        yield "LOG2E", dtype, [literal(rounded(1 / LN2, dtype), dtype)], None
 
 
 def main() -> int:
-    header = HEADER.read_text() if "--check" in sys.argv else ""
-    numbers = set(re.findall(r"-?\d+\.?\d*(?:e[-+]?\d+)?f?", header))
+    headers = HEADERS if "--check" in sys.argv else ()
+    header = "".join(path.read_text() for path in headers)
+    numbers = set(re.findall(r"-?0x[0-9a-f]{8}|-?\d+\.?\d*(?:e[-+]?\d+)?f?", header))
     missing = 0
-    for name, dtype, values, error in derive():
-        text = [literal(v, dtype) for v in values]
+    for name, dtype, text, error in derive():
         gone = [t for t in text if t.lstrip("-") not in {n.lstrip("-") for n in numbers}] if header else []
         missing += len(gone)
         note = "" if error is None else f"  // error {float(error):.3g} * 2^-{24 if dtype == 'float32' else 53}"
-        print(f"{name}<{dtype}>: {', '.join(text)}{note}{'  NOT IN THE HEADER: ' + str(gone) if gone else ''}")
+        print(f"{name}<{dtype}>: {', '.join(text)}{note}{'  NOT IN A HEADER: ' + str(gone) if gone else ''}")
     return int(missing > 0)
 
 

@@ -5,7 +5,6 @@ cdef enum:
     STREAM = 16777216  # bytes of result from which it is written past the caches
     PANEL = 262144  # bytes of the tiles that are read side by side
     PANEL_TILES = 8  # and how many they may be
-    SHORT = 32  # classes up to which rows go side by side, in a tile
     LONG = 262144  # classes beyond which many rows would be too much scratch
     FEW = 3  # the least rows for which a tile of a derivative or loss pays
 

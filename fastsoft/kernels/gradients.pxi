@@ -27,7 +27,7 @@ cdef inline void block_weigh(
     """WEIGH"""
     cdef Py_ssize_t i = start, end, lanes = REGISTER // sizeof(floating), step = together * lanes
     cdef floating low = -INFINITY, zero = 0, scale = p.scale, middle = p.middle
-    cdef Shared[floating] s = p.shared
+    cdef Shared[floating] s = of_row(p.shared[0], p.row)
     cdef All all_terms
     cdef Sums[floating] a, d
     cdef vec[floating] run
@@ -110,7 +110,7 @@ cdef inline void block_map(
     cdef const floating* from_v = p.v
     cdef floating* y = p.y
     cdef floating zero = 0, scale = p.scale, middle = p.middle
-    cdef pair[floating] factor = p.factor, mean = p.mean, minus = p.minus
+    cdef pair[floating] factor = in_all(p.factor), mean = in_all(p.mean), minus = in_all(p.minus)
     cdef bunch[floating] x
     for i from start <= i < stop by step:
         x = load_bunch(from_x + i, stop - i, zero)
@@ -158,9 +158,9 @@ cdef inline void block_pass(
     if p.what == WEIGH:
         block_weigh(p, start, stop, how, sums, dots)
     elif p.what == EXP:
-        block_sum(p.x + start, p.y + start, stop - start, &p.shared, True, how, others, sums)
+        block_sum(p.x + start, p.y + start, stop - start, p.shared, p.row, True, how, others, sums)
     elif p.what == EXP_SUM:
-        block_sum(p.x + start, NULL, stop - start, &p.shared, False, how, others, sums)
+        block_sum(p.x + start, NULL, stop - start, p.shared, p.row, False, how, others, sums)
     elif p.what == PRODUCT:
         block_runs(p, product, start, stop, how, sums, dots)
     elif p.what == DOT:
@@ -277,6 +277,7 @@ cdef inline void apply_vjp(
     const Shift[floating]* s, const Operation* op, How how, const Team* team
 ) noexcept nogil:
     """z_i = sigma_i (v_i - v.sigma) / T, or v_i - v.sigma"""
+    cdef All all_terms
     cdef int r
     cdef Pass[floating] p
     cdef Vjp[floating] a
@@ -291,7 +292,7 @@ cdef inline void apply_vjp(
     p.n = n
     for r in range(count):
         p.x, p.v, p.y = x[r], v[r], y[r]
-        p.shared = of_row(s.each, r)
+        p.shared, p.row = &s.each, r
         at[r] = row_find(x[r], n, in_lane(top, r))
         middle[r] = v[r][at[r]]
         p.scale, p.middle = 1, middle[r]
@@ -303,12 +304,12 @@ cdef inline void apply_vjp(
             p.x, p.scale, p.middle = y[r], scale[r], middle[r]
             row_pass(&p, DOT, how, team)
         dots[r] = p.dots
-    fold(&sums[0], count)
-    fold(&dots[0], count)
+    fold(&sums[0], count, all_terms)
+    fold(&dots[0], count, all_terms)
     set_vjp(a, sums[0], dots[0], s[0], load(scale, 16, scale[0]), load(middle, 16, scale[0]), op.factor)
     for r in range(count):
         p.x, p.v, p.y, p.scale = y[r], v[r], y[r], scale[r]
-        p.mean, p.factor = of_row(a.mean, r), of_row(a.factor, r)
+        p.mean, p.factor = in_lane(a.mean, r), in_lane(a.factor, r)
         if op.kind == VJP:
             row_pass(&p, TURN, how, team)
             y[r][at[r]] = in_lane(a.dominant, r)
@@ -316,7 +317,7 @@ cdef inline void apply_vjp(
             p.middle = 1 / scale[r]
             row_pass(&p, CENTRE, how, team)
             y[r][at[r]] = in_lane(a.gap, r)
-        row_finish(&p, op, how, team, not all_finite(p.mean.hi + p.factor.hi))
+        row_finish(&p, op, how, team, not is_finite(p.mean.hi + p.factor.hi))
 
 
 cdef inline void apply_log_vjp(
@@ -324,6 +325,8 @@ cdef inline void apply_log_vjp(
     const Shift[floating]* s, const Operation* op, How how, const Team* team
 ) noexcept nogil:
     """z_i = (g_i - sigma_i sum g) / T"""
+    cdef All all_terms
+    cdef Others others
     cdef int r
     cdef Pass[floating] p
     cdef LogVjp[floating] a
@@ -338,7 +341,7 @@ cdef inline void apply_log_vjp(
     p.n = n
     for r in range(count):
         p.x, p.v, p.y = x[r], v[r], y[r]
-        p.shared = of_row(s.each, r)
+        p.shared, p.row = &s.each, r
         at[r] = row_find(x[r], n, in_lane(top, r))
         at_max[r] = v[r][at[r]]
         p.scale = 1
@@ -349,15 +352,15 @@ cdef inline void apply_log_vjp(
         totals[r] = p.dots
         row_pass(&p, EXP, how, team)
         sums[r] = p.sums
-    fold(&sums[0], count)
-    fold(&totals[0], count)
+    fold(&sums[0], count, others)
+    fold(&totals[0], count, all_terms)
     set_log_vjp(a, sums[0], totals[0], s[0], load(at_max, 16, at_max[0]), load(scale, 16, scale[0]), op.factor)
     for r in range(count):
         p.x, p.v, p.y, p.middle = y[r], v[r], y[r], in_lane(a.up, r)
-        p.factor, p.minus = of_row(a.factor, r), of_row(a.minus, r)
+        p.factor, p.minus = in_lane(a.factor, r), in_lane(a.minus, r)
         row_pass(&p, LOG_TURN, how, team)
         y[r][at[r]] = in_lane(a.dominant, r)
-        row_finish(&p, op, how, team, not all_finite(p.factor.hi + p.minus.hi))
+        row_finish(&p, op, how, team, not is_finite(p.factor.hi + p.minus.hi))
 
 
 cdef inline void apply_jacobian(
@@ -365,6 +368,7 @@ cdef inline void apply_jacobian(
     const Operation* op, How how, const Team* team
 ) noexcept nogil:
     """sigma and then the diagonal, sigma_i (1 - sigma_i); or the diagonal alone, over T"""
+    cdef Others others
     cdef int r
     cdef Pass[floating] p
     cdef Rest[floating] q
@@ -374,24 +378,24 @@ cdef inline void apply_jacobian(
     p.n = n
     for r in range(count):
         at[r] = row_find(x[r], n, in_lane(top, r))
-        p.x, p.y, p.shared = x[r], y[r], of_row(s.each, r)
+        p.x, p.y, p.shared, p.row = x[r], y[r], &s.each, r
         row_pass(&p, EXP, how, team)
         sums[r] = p.sums
-    fold(&sums[0], count)
+    fold(&sums[0], count, others)
     q = rest(sums[0], s[0])
     for r in range(count):
-        p.x, p.factor, p.middle = y[r], of_row(q.factor, r), <floating> op.scale
+        p.x, p.factor, p.middle = y[r], in_lane(q.factor, r), <floating> op.scale
         p.y = y[r] + (n if op.kind == JACOBIAN else 0)
         diagonal = p.y
         row_pass(&p, DIAGONAL_OF, how, team)
         if in_lane(q.others.hi, r) < 0.5:  # one class has more than half: 1 - sigma cancels there, its others do not
             diagonal[at[r]] = in_lane(slope_of_largest(q, s[0]), r) * p.middle
         if op.kind == DIAGONAL:
-            row_finish(&p, op, how, team, not all_finite(p.factor.hi))
+            row_finish(&p, op, how, team, not is_finite(p.factor.hi))
             continue
         p.y = y[r]
         row_pass(&p, SCALE, how, team)
-        if not all_finite(p.factor.hi):
+        if not is_finite(p.factor.hi):
             row_tidy(y[r], 2 * n)
 
 
@@ -400,6 +404,8 @@ cdef inline void apply_loss(
     const Shift[floating]* s, const Operation* op, Py_ssize_t first, How how, const Team* team
 ) noexcept nogil:
     """Cross-entropy of softmax with labels, or with targets v; and its gradient unless y[0] is NULL"""
+    cdef All all_terms
+    cdef Others others
     cdef int r
     cdef Py_ssize_t i
     cdef Pass[floating] p
@@ -418,7 +424,7 @@ cdef inline void apply_loss(
         weight[r] = 1
     p.n = n
     for r in range(count):
-        p.x, p.y, p.shared = x[r], y[r], of_row(s.each, r)
+        p.x, p.y, p.shared, p.row = x[r], y[r], &s.each, r
         if dense:
             own = of_row(s[0], r)
             p.v, p.shift = v[r], &own
@@ -434,10 +440,10 @@ cdef inline void apply_loss(
         row_pass(&p, EXP if gradient else EXP_SUM, how, team)
         sums[r] = p.sums
         e[r] = y[r][at[r]] if gradient else 0
-    fold(&sums[0], count)
+    fold(&sums[0], count, others)
     if dense:
-        fold(&weights[0], count)
-        fold(&shortfalls[0], count)
+        fold(&weights[0], count, all_terms)
+        fold(&shortfalls[0], count, all_terms)
         set_target_loss(
             a, sums[0], weights[0], shortfalls[0], s[0], load(weight, 16, weight[0]), op.scale, op.z_loss, op.factor
         )
@@ -457,10 +463,10 @@ cdef inline void apply_loss(
         loss[first + r] = in_lane(a.loss, r)
         if gradient:
             p.x, p.v, p.y, p.middle = y[r], v[r], y[r], in_lane(a.down, r)
-            p.factor = of_row(a.factor, r)
+            p.factor = in_lane(a.factor, r)
             row_pass(&p, SLOPE if dense else SCALE, how, team)
             y[r][at[r]] = in_lane(a.special, r)
-            row_finish(&p, op, how, team, not all_finite(p.factor.hi))
+            row_finish(&p, op, how, team, not is_finite(p.factor.hi))
 
 
 cdef inline void output_sums(
@@ -468,6 +474,7 @@ cdef inline void output_sums(
     Means[floating]* a
 ) noexcept nogil:
     """The sums of the rows, and of v what keeps them from overflow"""
+    cdef All all_terms
     cdef int r, what = PRODUCT if op.kind == VJP_FROM_OUTPUT else LOG_TARGET if op.kind == CROSS_ENTROPY else TOTAL
     cdef Plain plain
     cdef Sums[floating] sums[16]
@@ -479,7 +486,7 @@ cdef inline void output_sums(
             row_pass(p, DOT if what == PRODUCT else TOTAL, plain, team)
         a.scale[r] = p.scale
         sums[r] = p.dots
-    fold(&sums[0], count)
+    fold(&sums[0], count, all_terms)
     for r in range(count):
         a.hi[r], a.lo[r] = in_lane(sums[0].hi, r), in_lane(finite_part(sums[0].lo), r)
 
@@ -491,19 +498,23 @@ cdef inline void output_row(
     cdef Plain plain
     cdef floating zero = 0, one = 1
     cdef floating* y = p.y
-    p.mean.hi, p.mean.lo = fill(hi), fill(lo)
+    cdef Shared[floating] shared
+    cdef pair[floating] factor, minus
+    p.mean.hi, p.mean.lo = hi, lo
     if op.kind == VJP_FROM_OUTPUT and p.scale == 1:
         row_pass(p, TURN_OUTPUT, plain, team)
     elif op.kind == VJP_FROM_OUTPUT:
-        p.factor.hi, p.factor.lo = fill(one / p.scale), fill(zero)
+        p.factor.hi, p.factor.lo = one / p.scale, zero
         row_pass(p, TURN, plain, team)
     else:
-        p.shared = unshifted(zero)
+        shared = unshifted(zero)
+        p.shared, p.row = &shared, 0
         row_pass(p, EXP, plain, team)
         p.x = y
-        p.factor.hi, p.factor.lo = fill(unshifted_unit(zero)), fill(zero)
-        p.minus.hi, p.minus.lo = minus(p.mean.hi), minus(p.mean.lo)
-        balance(p.factor, p.minus, fill(p.scale))
+        factor.hi, factor.lo = fill(unshifted_unit(zero)), fill(zero)
+        minus.hi, minus.lo = fill(-hi), fill(-lo)
+        balance(factor, minus, fill(p.scale))
+        p.factor, p.minus = in_lane(factor, 0), in_lane(minus, 0)
         p.middle = 1
         row_pass(p, LOG_TURN, plain, team)
     if hi - hi != 0 or (op.kind == LOG_VJP_FROM_OUTPUT and has_nan(p.sums.hi)):

@@ -92,31 +92,28 @@ cdef inline void hide(
 cdef inline void rows_to_tile(
     const Batch* b, const char* x, const Py_ssize_t* at, int count, floating* tile, element* unused
 ) noexcept nogil:
-    """Rows whose classes are contiguous into the lanes of a tile, a square at a time"""
-    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
-    cdef int c
-    cdef element[16] zeros  # in unused lanes: something harmless
+    """Rows whose classes are contiguous into the lanes of a tile"""
+    cdef int c, lanes = REGISTER // sizeof(floating)
     cdef element* rows[16]
+    cdef element[SHORT] zeros  # in unused lanes: something harmless
     if not (floating is double and element is not double) and not (floating is float and element is double):
-        memset(zeros, 0, sizeof(zeros))
-        for j from 0 <= j < b.n by lanes:
-            for c in range(lanes):
-                rows[c] = <element*> (x + at[c]) + j if c < count else zeros
-            rows_to_square(&rows[0], b.n - j, tile + j * lanes)
+        if count < lanes:
+            memset(zeros, 0, sizeof(zeros))
+        for c in range(lanes):
+            rows[c] = <element*> (x + at[c]) if c < count else zeros
+        to_tile(&rows[0], b.n, tile)
 
 
 cdef inline void tile_to_rows(
     const Batch* b, const Py_ssize_t* at, int count, const floating* tile, element* unused
 ) noexcept nogil:
     """The way back of rows_to_tile"""
-    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
     cdef int c
     cdef element* rows[16]
     if not (floating is double and element is not double) and not (floating is float and element is double):
-        for j from 0 <= j < b.n by lanes:
-            for c in range(count):
-                rows[c] = <element*> (b.out + at[c]) + j
-            square_to_rows(tile + j * lanes, b.n - j, &rows[0], count)
+        for c in range(count):
+            rows[c] = <element*> (b.out + at[c])
+        from_tile(tile, b.n, &rows[0], count)
 
 
 # Rows one after the other at y, row r at y + r n, of a group that is not contiguous in memory. Where the rows are

@@ -28,26 +28,26 @@ cdef inline floating row_nan(const floating* x, Py_ssize_t n) noexcept nogil:
 
 
 cdef inline void block_sum(
-    const floating* x, floating* e, Py_ssize_t n, const Shared[floating]* shared, bint keep, How how, Which which,
-    Sums[floating]* total
+    const floating* x, floating* e, Py_ssize_t n, const Shared[floating]* shared, int row, bint keep, How how,
+    Which which, Sums[floating]* total
 ) noexcept nogil:
     """Sum of exp(x_i - max) lane by lane; the terms go to e if they are kept, else e, unless NULL, is asked for"""
-    cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
-    cdef floating low = -INFINITY
-    cdef Shared[floating] s = shared[0]
+    cdef Py_ssize_t i = 0, step = together * REGISTER // sizeof(floating)
+    cdef Shared[floating] s = of_row(shared[0], row)
     cdef Sums[floating] a
-    cdef bunch[floating] v, w
     begin(a)
-    for i from 0 <= i < n by step:
-        v = load_bunch(x + i, n - i, low)
-        w = shifted_exp(v, s, how)
+    while i + step <= n:
         prefetch_bunch_ahead(x + i + GROUP)
         if keep:
             prefetch_bunch_ahead(e + i + GROUP)
-            store(e + i, w, n - i)
-        elif e != NULL:
-            prefetch_bunch_to_write(e + i)
-        collect_in_turn(a, w, v, s, which)
+            collect_some(a, x + i, e + i, step, s, how, which)
+        else:
+            if e != NULL:
+                prefetch_bunch_to_write(e + i)
+            collect_some(a, x + i, <floating*> NULL, step, s, how, which)
+        i += step
+    if i < n:
+        collect_some(a, x + i, e + i if keep else <floating*> NULL, n - i, s, how, which)
     finish(a)
     total[0] = a
 
@@ -62,10 +62,14 @@ cdef inline void block_mend(floating* y, Py_ssize_t n, vec[floating] like) noexc
 
 cdef inline void block_scale(floating* y, Py_ssize_t n, pair[floating] r) noexcept nogil:
     """y_i = e_i r, with r in two parts"""
-    cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
+    cdef Py_ssize_t i = 0, step = together * REGISTER // sizeof(floating)
     cdef floating zero = 0
-    for i from 0 <= i < n by step:
-        store(y + i, scaled(load_bunch(y + i, n - i, zero), r), n - i)
+    cdef pair[floating] own = r  # in registers: for the compiler a store to y might change r
+    while i + step <= n:
+        store(y + i, scaled(load_bunch(y + i, step, zero), own), step)
+        i += step
+    if i < n:
+        store(y + i, scaled(load_bunch(y + i, n - i, zero), own), n - i)
     if has_nan(r.hi):
         block_mend(y, n, r.hi)
 
@@ -74,11 +78,15 @@ cdef inline void block_log(
     const floating* x, floating* y, Py_ssize_t n, const Shared[floating]* shared, Log[floating] log, How how
 ) noexcept nogil:
     """y_i = x_i - log sum_j exp x_j"""
-    cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
+    cdef Py_ssize_t i = 0, step = together * REGISTER // sizeof(floating)
     cdef floating low = -INFINITY
     cdef Shared[floating] s = shared[0]
-    for i from 0 <= i < n by step:
-        store(y + i, log_value(load_bunch(x + i, n - i, low), log, s, how), n - i)
+    cdef Log[floating] own = log
+    while i + step <= n:
+        store(y + i, log_value(load_bunch(x + i, step, low), own, s, how), step)
+        i += step
+    if i < n:
+        store(y + i, log_value(load_bunch(x + i, n - i, low), own, s, how), n - i)
     if has_nan(log.hi):
         block_mend(y, n, log.hi)
 
@@ -115,20 +123,23 @@ cdef void team_block_max(const floating* x, Py_ssize_t n, vec[floating]* top) no
 
 
 cdef void team_sum(
-    const floating* x, floating* e, Py_ssize_t n, const Shared[floating]* s, How how, Which which, const Team* team
+    const floating* x, floating* e, Py_ssize_t n, const Shared[floating]* s, int row, How how, Which which,
+    const Team* team
 ) noexcept nogil:
     cdef Py_ssize_t k
     for k in prange(team.blocks, schedule="static", num_threads=team.threads):
-        team_block_sum(x, e, n, k, s, how, which, <Sums[floating]*> team.parts + k)
+        team_block_sum(x, e, n, k, s, row, how, which, <Sums[floating]*> team.parts + k)
 
 
 cdef void team_block_sum(
-    const floating* x, floating* e, Py_ssize_t n, Py_ssize_t k, const Shared[floating]* s, How how, Which which,
-    Sums[floating]* part
+    const floating* x, floating* e, Py_ssize_t n, Py_ssize_t k, const Shared[floating]* s, int row, How how,
+    Which which, Sums[floating]* part
 ) noexcept nogil:
     cdef control state = enter()
     cdef Py_ssize_t start = k * BLOCK
-    block_sum(x + start, e + start if e != NULL else NULL, min(n - start, BLOCK), s, Which is All, how, which, part)
+    block_sum(
+        x + start, e + start if e != NULL else NULL, min(n - start, BLOCK), s, row, Which is All, how, which, part
+    )
     leave(state)
 
 
@@ -170,24 +181,24 @@ cdef inline vec[floating] row_max(const floating* x, Py_ssize_t n, const Team* t
 
 
 cdef inline void row_sum(
-    const floating* x, floating* e, Py_ssize_t n, const Shared[floating]* s, How how, Which which, const Team* team,
-    Sums[floating]* total
+    const floating* x, floating* e, Py_ssize_t n, const Shared[floating]* s, int row, How how, Which which,
+    const Team* team, Sums[floating]* total
 ) noexcept nogil:
     """The sums of the blocks, added in their order"""
     cdef Py_ssize_t k, start
     cdef Sums[floating] part
     cdef Sums[floating]* parts
     if team != NULL:
-        team_sum(x, e, n, s, how, which, team)
+        team_sum(x, e, n, s, row, how, which, team)
         parts = <Sums[floating]*> team.parts
         total[0] = parts[0]
         for k in range(1, team.blocks):
             merge(total[0], parts[k])
         return
-    block_sum(x, e, min(n, BLOCK), s, Which is All, how, which, total)
+    block_sum(x, e, min(n, BLOCK), s, row, Which is All, how, which, total)
     for start from BLOCK <= start < n by BLOCK:
         block_sum(
-            x + start, e + start if e != NULL else NULL, min(n - start, BLOCK), s, Which is All, how, which, &part
+            x + start, e + start if e != NULL else NULL, min(n - start, BLOCK), s, row, Which is All, how, which, &part
         )
         merge(total[0], part)
 
@@ -243,17 +254,18 @@ cdef inline void apply_group(
     cdef floating some[16]
     group_shift(x, count, n, top, op, how, &s)
     for r in range(count):
-        t = of_row(s.each, r)
         if op.kind == SOFTMAX:
-            row_sum(x[r], y[r], n, &t, how, all_terms, team, &sums[r])
+            row_sum(x[r], y[r], n, &s.each, r, how, all_terms, team, &sums[r])
         else:
-            row_sum(x[r], y[r] if op.kind == LOG_SOFTMAX else NULL, n, &t, how, others, team, &sums[r])
-    fold(&sums[0], count)
+            row_sum(x[r], y[r] if op.kind == LOG_SOFTMAX else NULL, n, &s.each, r, how, others, team, &sums[r])
     if op.kind == SOFTMAX:
+        fold(&sums[0], count, all_terms)
         factor = reciprocal(sums[0], s, <floating> op.empty)
         for r in range(count):
             row_scale(y[r], n, of_row(factor, r), team)
-    elif op.kind == LOG_SOFTMAX:
+        return
+    fold(&sums[0], count, others)
+    if op.kind == LOG_SOFTMAX:
         log = log_shift(sums[0], s, <floating> op.empty)
         for r in range(count):
             t = of_row(s.each, r)

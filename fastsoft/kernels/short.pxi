@@ -13,6 +13,7 @@ cdef inline bint tile_products(
     cdef floating zero = 0
     cdef vec[floating] run, w
     cdef Sums[floating] part[16]
+    cdef All all_terms
     for i in range(parts):
         run = fill(zero)
         for j from i <= j < n by lanes:
@@ -24,7 +25,7 @@ cdef inline bint tile_products(
             return False
         begin_runs(part[i])
         end_run(part[i], run)
-    fold_parts(part, parts)
+    fold_parts(part, parts, all_terms)
     total[0] = part[0]
     return True
 

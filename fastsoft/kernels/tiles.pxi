@@ -21,12 +21,12 @@ cdef inline vec[floating] tile_nan(const floating* x, Py_ssize_t n) noexcept nog
     return a
 
 
-cdef inline void fold_parts(Sums[floating]* part, Py_ssize_t parts) noexcept nogil:
+cdef inline void fold_parts(Sums[floating]* part, Py_ssize_t parts, Which which) noexcept nogil:
     """Into part[0], as a tree over parts whose numbers differ in one bit, the highest first"""
     cdef Py_ssize_t i, half_way = REGISTER // sizeof(floating) // 2
     while half_way > 0:
         for i in range(min(half_way, parts - half_way)):
-            merge(part[i], part[i + half_way])
+            merge(part[i], part[i + half_way], which)
         parts = min(parts, half_way)
         half_way //= 2
 
@@ -63,7 +63,7 @@ cdef inline void tile_sum(
             else:
                 merge(a, b)
         take_apart(a, part + i)
-    fold_parts(part, parts)
+    fold_parts(part, parts, which)
     total[0] = part[0]
 
 

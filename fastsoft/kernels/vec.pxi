@@ -22,6 +22,9 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     cdef cppclass pair[T]:
         vec[T] hi
         vec[T] lo
+    cdef cppclass Twin[T]:
+        T hi
+        T lo
     cdef cppclass Factor:
         double hi
         double lo
@@ -122,6 +125,8 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     mask[T] equal[T](vec[T], vec[T])
     bint any[T](mask[T])
     int lanes_of[T](mask[T])
+    void to_tile "fastsoft::rows_to_tile" [T, S](S** rows, ptrdiff_t n, T* tile)
+    void from_tile "fastsoft::tile_to_rows" [T, S](const T* tile, ptrdiff_t n, S** rows, int count)
     void rows_to_square[T, S](S** rows, ptrdiff_t left, T* tile)
     void square_to_rows[T, S](const T* tile, ptrdiff_t left, S** rows, int count)
     Shared[T] of_row[T](const Shared[T]&, int k)
@@ -139,13 +144,17 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     void begin[T](BunchSums[T]&)
     void collect[T, Which](BunchSums[T]&, bunch[T] e, bunch[T] x, const Shared[T]&, Which)
     void collect_in_turn[T, Which](Sums[T]&, bunch[T] e, bunch[T] x, const Shared[T]&, Which)
+    void collect_some[T, How, Which](Sums[T]&, const T* x, T* e, ptrdiff_t left, const Shared[T]&, How, Which)
     void collect_one[T, Which](BunchSums[T]&, bunch[T] e, bunch[T] x, const Shared[T]&, Which)
     void finish[T](Sums[T]&)
     void finish[T](BunchSums[T]&)
     void take_apart[T](const BunchSums[T]&, Sums[T]*)
     void merge[T](Sums[T]&, const Sums[T]&)
+    void merge[T](Sums[T]&, const Sums[T]&, All)
+    void merge[T](Sums[T]&, const Sums[T]&, Others)
     void merge[T](BunchSums[T]&, const BunchSums[T]&)
-    void fold[T](Sums[T]*, int count)
+    void fold[T](Sums[T]*, int count, All)
+    void fold[T](Sums[T]*, int count, Others)
     bunch[T] scaled[T](bunch[T] e, const pair[T]& r)
     vec[T] scaled[T](vec[T] e, const pair[T]& r)
     pair[T] reciprocal[T](const Sums[T]&, const Shift[T]&, T empty)
@@ -162,6 +171,7 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     void add_exactly[T](Sums[T]&, bunch[T])
     bint all_moderate[T](vec[T])
     bint all_finite[T](vec[T])
+    bint is_finite[T](T)
     cppclass Rest[T]:
         pair[T] factor
         pair[T] others
@@ -197,12 +207,13 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         T* y
         ptrdiff_t n
         const Shift[T]* shift
-        Shared[T] shared
+        const Shared[T]* shared
+        int row
         T scale
         T middle
-        pair[T] mean
-        pair[T] factor
-        pair[T] minus
+        Twin[T] mean
+        Twin[T] factor
+        Twin[T] minus
         Sums[T] sums
         Sums[T] dots
     void set_vjp[T](
@@ -237,10 +248,11 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     T small_scale[T](T)
     vec[T] finite_part[T](vec[T])
     void balance[T](pair[T]& factor, pair[T]& minus, vec[T] scale)
-    vec[T] minus[T](vec[T])
     vec[T] slope_of_largest[T](const Rest[T]&, const Shift[T]&)
     vec[T] own_or_largest_slope[T](vec[T] e, vec[T] y, const Rest[T]&, const Shift[T]&)
     T in_lane[T](const vec[T]&, int k)
+    Twin[T] in_lane[T](const pair[T]&, int k)
+    pair[T] in_all[T](const Twin[T]&)
     Shared[T] unshifted[T](T)
     T unshifted_unit[T](T)
 

@@ -12,6 +12,7 @@ typedef __m256d md;
 const bool has_fma = true;
 const int together = 1;
 const bool masks16 = false;
+const bool turns = true;  // rows into lanes by turn_rows
 
 inline rf splat(float a) { return _mm256_set1_ps(a); }
 inline rd splat(double a) { return _mm256_set1_pd(a); }
@@ -87,6 +88,11 @@ inline rd choose(md m, rd a, rd b) { return _mm256_blendv_pd(b, a, m); }
 
 inline rf low_bits_to_exponent(rf a) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23)); }
 inline rd low_bits_to_exponent(rd a) { return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(a), 52)); }
+inline rf quarter_power(rf a) {
+    const __m256 all = _mm256_castsi256_ps(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)quarters)));
+    const __m256i q = _mm256_castps_si256(a), own = _mm256_castps_si256(_mm256_permutevar_ps(all, q));
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_slli_epi32(q, 21), own));
+}
 inline rf exponent(rf a) {
     const __m256i e = _mm256_srli_epi32(_mm256_slli_epi32(_mm256_castps_si256(a), 1), 24);
     return _mm256_sub_ps(_mm256_castsi256_ps(_mm256_or_si256(e, _mm256_set1_epi32(0x4b000000))), _mm256_set1_ps(8388735.0f));
@@ -102,6 +108,50 @@ template <int k> inline rf swap_lanes(rf a) {
 }
 template <int k> inline rd swap_lanes(rd a) {
     return k == 2 ? _mm256_permute2f128_pd(a, a, 1) : _mm256_permute_pd(a, 0x5);
+}
+
+// As many rows as a register has lanes, from class j on, turned round: the next class of each in a[0], and so on.
+// By halves, since what crosses them is slow.
+inline rf halves(const float* lower, const float* upper) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(lower)), _mm_loadu_ps(upper), 1);
+}
+inline rd halves(const double* lower, const double* upper) {
+    return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(lower)), _mm_loadu_pd(upper), 1);
+}
+inline void turn_halves(rf* a) {
+    const rf b0 = _mm256_unpacklo_ps(a[0], a[1]), b1 = _mm256_unpackhi_ps(a[0], a[1]);
+    const rf b2 = _mm256_unpacklo_ps(a[2], a[3]), b3 = _mm256_unpackhi_ps(a[2], a[3]);
+    a[0] = _mm256_shuffle_ps(b0, b2, 0x44);
+    a[1] = _mm256_shuffle_ps(b0, b2, 0xee);
+    a[2] = _mm256_shuffle_ps(b1, b3, 0x44);
+    a[3] = _mm256_shuffle_ps(b1, b3, 0xee);
+}
+inline void turn_halves(rd* a) {
+    const rd b = _mm256_unpacklo_pd(a[0], a[1]);
+    a[1] = _mm256_unpackhi_pd(a[0], a[1]);
+    a[0] = b;
+}
+template <class T, class R> inline void turn_rows(const T* const* rows, ptrdiff_t j, R* a) {
+    const int half = 16 / sizeof(T);
+    for (int k = 0; k < 2 * half; k += half) {
+        for (int i = 0; i < half; i++) a[k + i] = halves(rows[i] + j + k, rows[i + half] + j + k);
+        turn_halves(a + k);
+    }
+}
+inline void store_halves(float* lower, float* upper, rf a) {
+    _mm_storeu_ps(lower, _mm256_castps256_ps128(a));
+    _mm_storeu_ps(upper, _mm256_extractf128_ps(a, 1));
+}
+inline void store_halves(double* lower, double* upper, rd a) {
+    _mm_storeu_pd(lower, _mm256_castpd256_pd128(a));
+    _mm_storeu_pd(upper, _mm256_extractf128_pd(a, 1));
+}
+template <class T, class R> inline void turn_back(R* a, T* const* rows, ptrdiff_t j) {
+    const int half = 16 / sizeof(T);
+    for (int k = 0; k < 2 * half; k += half) {
+        turn_halves(a + k);
+        for (int i = 0; i < half; i++) store_halves(rows[i] + j + k, rows[i + half] + j + k, a[k + i]);
+    }
 }
 
 template <int k> inline rf pick(rf a, rf b) { return _mm256_blend_ps(a, b, k == 4 ? 0xf0 : k == 2 ? 0xcc : 0xaa); }

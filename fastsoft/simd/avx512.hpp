@@ -12,6 +12,7 @@ typedef __mmask8 md;
 const bool has_fma = true;
 const int together = 2;
 const bool masks16 = true;  // parts of registers of the types of 16 bits
+const bool turns = false;
 
 inline rf splat(float a) { return _mm512_set1_ps(a); }
 inline rd splat(double a) { return _mm512_set1_pd(a); }
@@ -83,6 +84,11 @@ inline rd choose(md m, rd a, rd b) { return _mm512_mask_blend_pd(m, b, a); }
 
 inline rf low_bits_to_exponent(rf a) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23)); }
 inline rd low_bits_to_exponent(rd a) { return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(a), 52)); }
+inline rf quarter_power(rf a) {
+    const __m512 all = _mm512_castsi512_ps(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)quarters)));
+    const __m512i q = _mm512_castps_si512(a), own = _mm512_castps_si512(_mm512_permutevar_ps(all, q));
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_slli_epi32(q, 21), own));
+}
 inline rf exponent(rf a) {
     const __m512i e = _mm512_srli_epi32(_mm512_slli_epi32(_mm512_castps_si512(a), 1), 24);
     return _mm512_sub_ps(_mm512_castsi512_ps(_mm512_or_si512(e, _mm512_set1_epi32(0x4b000000))), _mm512_set1_ps(8388735.0f));

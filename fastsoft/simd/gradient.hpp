@@ -26,6 +26,7 @@ template <class T, int U> INLINE void add_exactly(Sums<T>& a, vec<T, U> b) {
     for (int k = 0; k < U; k++) end_run(a, part(b, k));
 }
 template <class T> INLINE bool all_finite(vec<T> a) { return !has_nan(a - a); }
+template <class T> INLINE bool is_finite(T a) { return a - a == 0; }
 // Whether products of all lanes can be taken in two parts.
 template <class T> INLINE bool all_moderate(vec<T> a) { return all_finite(a * fill(2 * constants<T>::split)); }
 
@@ -212,7 +213,7 @@ template <class T> INLINE Shift<T> of_row(const Shift<T>& s, int k) {
 template <class T> INLINE Shared<T> unshifted(T) {
     typedef constants<T> C;
     const vec<T> zero = fill(T(0)), field = fill(C::bias + C::headroom);
-    return {zero, (zero - field) * fill(C::ln2_hi + C::ln2_lo), fill(C::round) + field, zero, zero, zero, zero};
+    return {zero, (zero - field) * fill(C::ln2_hi + C::ln2_lo), fill(C::round) + field * fill(steps<T>), zero, zero, zero, zero};
 }
 template <class T> INLINE T unshifted_unit(T) { return std::ldexp(T(1), -(int)constants<T>::headroom); }
 
@@ -320,9 +321,10 @@ template <class T> struct Pass {
     T* y;
     ptrdiff_t n;
     const Shift<T>* shift;
-    Shared<T> shared;
+    const Shared<T>* shared;  // of the group, in which this is row `row`
+    int row;
     T scale, middle;
-    pair<T> mean, factor, minus;
+    Twin<T> mean, factor, minus;
     Sums<T> sums, dots;
 };
 

@@ -3,12 +3,16 @@
 #include "vec.hpp"
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 namespace fastsoft { namespace {
 
 template <class T> struct constants;
 template <> struct constants<float> {
     static constexpr float exp_q[] = {0.49999994f, 0.166665122f, 0.0416684896f, 0.00836973451f, 0.00138124858f};
+    static constexpr float exp_quarter[] = {0.500000238f, 0.166722611f, 0.0416410379f};
+    // exp takes quarters of powers of two from a table where that is one instruction.
+    static constexpr bool by_quarters = has_fma;
     static constexpr float log_w[] = {0.666666627f, 0.400003344f, 0.285373658f, 0.235811546f};
     static constexpr float log2e = 1.44269502f;
     // Without FMA k * ln2_hi must be exact by itself: fewer bits, and a narrower reach.
@@ -20,9 +24,10 @@ template <> struct constants<float> {
     static constexpr float split = 4097.0f;
 };
 template <> struct constants<double> {
-    static constexpr double exp_q[] = {0.5, 0.16666666666666685, 0.041666666666666005, 0.0083333333333150787,
-        0.0013888888889142857, 0.00019841269901274921, 2.4801586893383811e-05, 2.7557229938797238e-06,
-        2.7557597111364528e-07, 2.511376193012807e-08, 2.0825210707560327e-09};
+    static constexpr double exp_q[] = {0.50000000000000122, 0.16666666666666374, 0.041666666666513995,
+        0.0083333333335138815, 0.00138888889484415, 0.00019841269476662723, 2.4801487643042569e-05,
+        2.7557602161057436e-06, 2.7632334780484964e-07, 2.4998500492850607e-08};
+    static constexpr bool by_quarters = false;
     static constexpr double log_w[] = {0.66666666666666663, 0.40000000000006214, 0.28571428569095658, 0.2222222264541647,
         0.18181775769670588, 0.15387086439442849, 0.13250210877769913, 0.13250522527498387};
     static constexpr double log2e = 1.4426950408889634;
@@ -80,14 +85,14 @@ struct Factor { double hi, lo, g; };
 template <class T> struct Shared {
     vec<T> max;    // of x, NaN apart; 0 where the row is empty
     vec<T> low;    // where the exponent field of e^z is 0: from here down e^z counts as 0
-    vec<T> round;  // added to z log2 e, leaves k - K + headroom + bias, the exponent field, in the low bits
+    vec<T> round;  // added to z log2 e, leaves k - K + headroom + bias, the exponent field, in the low bits (see steps)
     vec<T> c_hi, c_lo, before, after;  // before * after = g
 };
 // What a row as a whole needs besides.
 template <class T> struct Shift {
     Shared<T> each;
     vec<T> top, top_lo;      // z of max
-    vec<T> e_max, e_max_lo;  // e^top 2^(headroom - K) as a pair
+    vec<T> e_max, e_max_lo;  // e^top 2^(headroom - K) as exp_shifted gives it, and what that lacks
     vec<T> nan;              // NaN where max is infinite and the row holds a NaN, else 0
     mask<T> empty;           // nothing but -inf in the row
 };
@@ -117,22 +122,36 @@ template <class T> INLINE mask<T> beyond_reach(vec<T> max, T c) {
 
 // ---- exp ----
 
-// e^z 2^(headroom - K) of z = hi + lo with |hi| within reach and lo far smaller, s.low <= hi <= s.top:
+// What one step of Shared::round is worth: a power of two, or a quarter of one.
+template <class T> constexpr T steps = constants<T>::by_quarters ? T(4) : T(1);
+
+// e^z 2^(headroom - K) of z = hi + lo with |hi| within reach and lo far smaller, s.low <= hi <= s.top, round = s.round:
 // 0 at s.low, else error <= 1 ulp of the correctly rounded value; no result is subnormal; NaN stays NaN.
-// `rest`, if not null, receives what the last roundings lost.
-template <class T, int U> INLINE vec<T, U> exp_shifted(pair<T, U> z, vec<T, U> round, vec<T, U>* rest = 0) {
+template <class T, class How, int U> INLINE vec<T, U> exp_shifted(pair<T, U> z, vec<T, U> round, How) {
     typedef constants<T> C;
-    const vec<T, U> t = mul_add(z.hi, fill<U>(C::log2e), round);
+    const vec<T, U> t = mul_add(z.hi, fill<U>(C::log2e * steps<T>), round);
     const vec<T, U> k = t - round;
-    const vec<T, U> r_hi = sub_mul(z.hi, k, fill<U>(C::ln2_hi));  // exact
-    const vec<T, U> minus_lo = mul_sub(k, fill<U>(C::ln2_lo), z.lo);
-    const vec<T, U> r = r_hi - minus_lo;
-    const vec<T, U> tail = mul_sub(r * r, polynomial(r, C::exp_q), minus_lo);
-    const vec<T, U> p = r_hi + tail;
-    const vec<T, U> scale = low_bits_to_exponent(t);
-    const vec<T, U> e = mul_add(scale, p, scale);
-    if (rest) *rest = mul_add(scale, p, scale - e) + scale * (tail - (p - r_hi));
-    return e;
+    const vec<T, U> r_hi = sub_mul(z.hi, k, fill<U>(C::ln2_hi / steps<T>));  // exact
+    vec<T, U> r = sub_mul(r_hi, k, fill<U>(C::ln2_lo / steps<T>));
+    if constexpr (!std::is_same<How, Plain>::value) r = r + z.lo;
+    if constexpr (C::by_quarters) {
+        const vec<T, U> p = mul_add(r * r, polynomial(r, C::exp_quarter), r), scale = quarter_power(t);
+        return mul_add(scale, p, scale);
+    } else {
+        const vec<T, U> p = mul_add(r * r, polynomial(r, C::exp_q), r), scale = low_bits_to_exponent(t);
+        return mul_add(scale, p, scale);
+    }
+}
+// The same as a pair, error <= 0.1 ulp; to_field = headroom + bias - K.
+template <class T> INLINE pair<T> exp_exactly(pair<T> z, vec<T> to_field) {
+    typedef constants<T> C;
+    const vec<T> round = fill(C::round) + to_field;
+    const vec<T> t = mul_add(z.hi, fill(C::log2e), round), k = t - round;
+    const vec<T> r_hi = sub_mul(z.hi, k, fill(C::ln2_hi));  // exact
+    const vec<T> minus_lo = mul_sub(k, fill(C::ln2_lo), z.lo), r = r_hi - minus_lo;
+    const vec<T> tail = mul_sub(r * r, polynomial(r, C::exp_q), minus_lo), p = r_hi + tail;
+    const vec<T> scale = low_bits_to_exponent(t), e = mul_add(scale, p, scale);
+    return {e, mul_add(scale, p, scale - e) + scale * (tail - (p - r_hi))};
 }
 
 // z, but not below s.low; NaN stays NaN.
@@ -145,7 +164,7 @@ template <class T, class How, int U> INLINE pair<T, U> not_too_low(pair<T, U> z,
 }
 // e^z of x as above, and 0 where z <= s.low, which is below half the smallest subnormal after division by the sum.
 template <class T, class How, int U> INLINE vec<T, U> shifted_exp(vec<T, U> x, const Shared<T>& s, How how) {
-    return exp_shifted(not_too_low(argument(x, s, how), s, how), spread<U>(s.round));
+    return exp_shifted(not_too_low(argument(x, s, how), s, how), spread<U>(s.round), how);
 }
 
 // `nan` is NaN where the row holds one (asked for only where max is infinite), else 0.
@@ -165,10 +184,12 @@ template <class T, class How> INLINE void set_shift(Shift<T>& s, vec<T> max, vec
     const vec<T> magic = fill(C::round);
     const vec<T> half_k = mul_add(top.hi, fill(C::log2e * T(0.5)), magic) - magic;
     const vec<T> to_field = fill(C::bias + C::headroom) - (half_k + half_k);
-    s.each.round = magic + to_field;
+    s.each.round = magic + to_field * fill(steps<T>);
     s.each.low = (zero - to_field) * fill(C::ln2_hi + C::ln2_lo);
     s.nan = nan;
-    s.e_max = exp_shifted(top, s.each.round, &s.e_max_lo);
+    const pair<T> exact = exp_exactly(top, to_field);
+    s.e_max = exp_shifted(top, s.each.round, how);
+    s.e_max_lo = (exact.hi - s.e_max) + exact.lo;
 }
 
 // ---- sums without loss of digits ----
@@ -206,6 +227,13 @@ template <class T, class Which, int U>
 INLINE void collect_in_turn(Sums<T>& a, vec<T, U> e, vec<T, U> x, const Shared<T>& s, Which which) {
     for (int k = 0; k < U; k++) collect(a, part(e, k), part(x, k), s, which);
 }
+// The terms of the `left` logits at x, added in turn; to e, unless that is null.
+template <class T, class How, class Which>
+INLINE void collect_some(Sums<T>& a, const T* x, T* e, ptrdiff_t left, const Shared<T>& s, How how, Which which) {
+    const bunch<T> v = load_bunch(x, left, -std::numeric_limits<T>::infinity()), w = shifted_exp(v, s, how);
+    if (e) store(e, w, left);
+    collect_in_turn(a, w, v, s, which);
+}
 template <class T, int U> INLINE void finish(Sums<T, U>& a) {
     const pair<T, U> p = two_sum(a.hi - fill<U>(start_of_sum<T>()), a.lo);
     a.hi = p.hi;
@@ -224,49 +252,71 @@ template <class T, int U> INLINE void take_apart(const Sums<T, U>& a, Sums<T>* p
         parts[k].ties = part(a.ties, k);
     }
 }
-template <class T, int U> INLINE void merge(Sums<T, U>& a, const Sums<T, U>& b) {
-    const pair<T, U> p = two_sum(a.hi, b.hi);
+template <class A> INLINE void merge(A& a, const A& b, All) {
+    const auto p = two_sum(a.hi, b.hi);
     a.hi = p.hi;
     a.lo = (a.lo + b.lo) + p.lo;
+}
+template <class T> INLINE void merge(Sums<T>& a, const Sums<T>& b, All) { merge<Sums<T>>(a, b, All()); }
+template <class T, int U> INLINE void merge(Sums<T, U>& a, const Sums<T, U>& b, Others) {
+    merge<Sums<T, U>>(a, b, All());
     a.ties = a.ties + b.ties;
 }
+template <class T, int U> INLINE void merge(Sums<T, U>& a, const Sums<T, U>& b) { merge(a, b, Others()); }
 // Fold `count` rows, at most as many as a vec has lanes: of a[i] all lanes are combined, as a tree over the lanes
 // whose numbers differ in one bit, the highest first. The result, in a[0], has row i in lane i; lanes beyond the
 // rows repeat one of them. So the horizontal work of several rows is done together.
 template <class T> INLINE void join(vec<T>& a, vec<T> b) { a = larger(a, b); }
+template <class T> INLINE void join(pair<T>& a, const pair<T>& b) { merge<pair<T>>(a, b, All()); }
 template <class T> INLINE void join(Sums<T>& a, const Sums<T>& b) { merge(a, b); }
+template <int k, class T> INLINE pair<T> swap_lanes(const pair<T>& a) { return {swap_lanes<k>(a.hi), swap_lanes<k>(a.lo)}; }
 template <int k, class T> INLINE Sums<T> swap_lanes(const Sums<T>& a) {
     return {swap_lanes<k>(a.hi), swap_lanes<k>(a.lo), swap_lanes<k>(a.ties)};
+}
+template <int k, class T> INLINE pair<T> pick(const pair<T>& a, const pair<T>& b) {
+    return {pick<k>(a.hi, b.hi), pick<k>(a.lo, b.lo)};
 }
 template <int k, class T> INLINE Sums<T> pick(const Sums<T>& a, const Sums<T>& b) {
     return {pick<k>(a.hi, b.hi), pick<k>(a.lo, b.lo), pick<k>(a.ties, b.ties)};
 }
-template <int k> struct Fold {
-    template <class A> static INLINE void rows(A* a, int count) {
+template <class A> INLINE void take(A& a, const A& from) { a = from; }
+template <class T> INLINE void take(pair<T>& a, const Sums<T>& from) { a.hi = from.hi; a.lo = from.lo; }
+template <class T> INLINE void take(Sums<T>& a, const pair<T>& from) { a.hi = from.hi; a.lo = from.lo; }
+// A is what of each row is folded: of sums without ties, a pair.
+template <int k, class A> struct Fold {
+    template <class B> static INLINE void rows(B* a, int count) {
         for (int i = 0; i < (count < k ? count : k); i++) {
-            A other;
+            A own, next, other;
+            take(own, a[i]);
             if (i + k < count) {
-                other = swap_lanes<k>(pick<k>(a[i + k], a[i]));
-                a[i] = pick<k>(a[i], a[i + k]);
+                take(next, a[i + k]);
+                other = swap_lanes<k>(pick<k>(next, own));
+                own = pick<k>(own, next);
             } else {
-                other = swap_lanes<k>(a[i]);
+                other = swap_lanes<k>(own);
             }
-            join(a[i], other);
+            join(own, other);
+            take(a[i], own);
         }
-        Fold<k / 2>::rows(a, count < k ? count : k);
+        Fold<k / 2, A>::rows(a, count < k ? count : k);
     }
 };
-template <> struct Fold<0> {
-    template <class A> static INLINE void rows(A*, int) {}
+template <class A> struct Fold<0, A> {
+    template <class B> static INLINE void rows(B*, int) {}
 };
-template <class T> INLINE void fold(vec<T>* a, int count) { Fold<vec<T>::lanes / 2>::rows(a, count); }
-template <class T> INLINE void fold(Sums<T>* a, int count) { Fold<vec<T>::lanes / 2>::rows(a, count); }
+template <class T> INLINE void fold(vec<T>* a, int count) { Fold<vec<T>::lanes / 2, vec<T>>::rows(a, count); }
+template <class T> INLINE void fold(Sums<T>* a, int count, All) { Fold<vec<T>::lanes / 2, pair<T>>::rows(a, count); }
+template <class T> INLINE void fold(Sums<T>* a, int count, Others) { Fold<vec<T>::lanes / 2, Sums<T>>::rows(a, count); }
 
-// The same of row k alone.
+// The same of row k alone, in all lanes: the compiler then knows that one register does for all.
 template <class T> INLINE Shared<T> of_row(const Shared<T>& s, int k) {
-    return {lane(s.max, k), lane(s.low, k), lane(s.round, k), s.c_hi, s.c_lo, s.before, s.after};
+    return {lane(s.max, k), lane(s.low, k), lane(s.round, k), lane(s.c_hi, k), lane(s.c_lo, k), lane(s.before, k), lane(s.after, k)};
 }
 template <class T> INLINE pair<T> of_row(const pair<T>& a, int k) { return {lane(a.hi, k), lane(a.lo, k)}; }
+// A pair of one row as it is kept, and in all lanes.
+template <class T> struct Twin { T hi, lo; };
+template <class T> INLINE Twin<T> in_lane(const pair<T>& a, int k) { return {in_lane(a.hi, k), in_lane(a.lo, k)}; }
+template <class T> INLINE pair<T> in_all(const Twin<T>& a) { return {fill(a.hi), fill(a.lo)}; }
 
 // v where it is NaN, else 0.
 template <class T, int U> INLINE vec<T, U> nan_of(vec<T, U> v) { return drop(equal(v, v), v); }

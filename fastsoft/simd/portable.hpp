@@ -1,15 +1,13 @@
 // What every CPU of the platform has (SSE2 on x86-64). No FMA is assumed.
 #pragma once
 #include "quad.hpp"
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
 
 namespace fastsoft { namespace {
 
 const bool has_fma = false;
 const int together = 1;
 const bool masks16 = false;
+const bool turns = false;
 
 inline rf mul_add(rf a, rf b, rf c) { return a * b + c; }
 inline rd mul_add(rd a, rd b, rd c) { return a * b + c; }

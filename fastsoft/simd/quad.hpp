@@ -1,6 +1,9 @@
 // Sixteen bytes by the vector extension of GCC and Clang: all that portable.hpp and neon.hpp share.
 // The contract of each name stands in vec.hpp.
 #pragma once
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 namespace fastsoft { namespace {
 
@@ -44,9 +47,14 @@ inline rf div(rf a, rf b) { return a / b; }
 inline rd div(rd a, rd b) { return a / b; }
 
 inline mf equal(rf a, rf b) { return a == b; }
-inline md equal(rd a, rd b) { return a == b; }
 inline mf not_below(rf a, rf b) { return ~(mf)(a < b); }
+#if defined(__SSE2__)  // GCC 12 fails at some of what it makes of a comparison of doubles: SSE2 has none of 64-bit integers
+inline md equal(rd a, rd b) { return (md)_mm_cmpeq_pd(a, b); }
+inline md not_below(rd a, rd b) { return (md)_mm_cmpnlt_pd(a, b); }
+#else
+inline md equal(rd a, rd b) { return a == b; }
 inline md not_below(rd a, rd b) { return ~(md)(a < b); }
+#endif
 inline rf keep(mf m, rf a) { return (rf)(m & (mf)a); }
 inline rd keep(md m, rd a) { return (rd)(m & (md)a); }
 inline rf drop(mf m, rf a) { return (rf)(~m & (mf)a); }

@@ -39,4 +39,7 @@ inline void from_work(float a, half* p) {
     p->bits = (uint16_t)(sign | r);
 }
 
+// The bits of 2^(j/4) beyond those of 1, less j << 21: added to q << 21 of a q = j mod 4, they give 2^(q/4).
+const uint32_t quarters[4] = {0x00000000, 0xfff837f0, 0xfff504f3, 0xfff744fd};
+
 }}  // namespace

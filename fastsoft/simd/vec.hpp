@@ -2,6 +2,7 @@
 // everywhere. The header of one instruction set (-DFASTSOFT_ISA=avx2 -> avx2.hpp) says what one of its registers
 // does; here each operation is spread over the 1, 2 or 4 registers of a vec, and its contract stands.
 #pragma once
+#include <type_traits>
 #include "types.hpp"
 #include "state.hpp"
 #define FASTSOFT_TEXT_(a) #a
@@ -75,6 +76,8 @@ template <class T, int U> INLINE bool any(mask<T, U> m) { bool b = false; EACH b
 
 // The number whose exponent field is the lowest bits of a's.
 TV low_bits_to_exponent(vec<T, U> a) { EACH a.r[i] = low_bits_to_exponent(a.r[i]); return a; }
+// 2^(q/4) of the number q in the lowest bits of a, counted from the smallest exponent; 0 where q is 0.
+TV quarter_power(vec<T, U> a) { EACH a.r[i] = quarter_power(a.r[i]); return a; }
 // floor(log2 |a|) of a normal a.
 TV exponent(vec<T, U> a) { EACH a.r[i] = exponent(a.r[i]); return a; }
 
@@ -114,9 +117,9 @@ template <class T> INLINE void transpose(vec<T>* a) { Transpose<vec<T>::lanes / 
 
 // Lane k of v, alone and in all lanes.
 template <class T> INLINE T in_lane(const vec<T>& v, int k) {
-    T a[vec<T>::lanes];
-    std::memcpy(a, &v, sizeof a);
-    return a[k];
+    T a;
+    std::memcpy(&a, (const char*)&v + k * sizeof a, sizeof a);
+    return a;
 }
 template <class T> INLINE vec<T> lane(const vec<T>& v, int k) { return fill(in_lane(v, k)); }
 
@@ -236,6 +239,49 @@ template <class T, class S> INLINE void square_to_rows(const T* tile, ptrdiff_t 
 #pragma GCC unroll 16
         for (int i = 0; i < lanes; i++)
             if (i < count) store(rows[i], a[i], left);
+    }
+}
+
+// Rows of n classes into the lanes of the tile at `tile`, class j at tile + j * lanes, and back, of the first `count`
+// rows; as many row pointers as a vec has lanes. Where the last classes do not fill a register, some go twice.
+template <class T, class S> INLINE void rows_to_tile(const S* const* rows, ptrdiff_t n, T* tile) {
+    const int lanes = vec<T>::lanes, width = vec<T>::width;
+    const S* at[lanes];
+    if constexpr (turns && std::is_same<S, T>::value) {
+        for (ptrdiff_t start = 0; start < n && n >= width; start += width) {
+            const ptrdiff_t j = start + width <= n ? start : n - width;
+            for (int r = 0; r < lanes; r += width) {
+                typename isa<T>::reg a[width];
+                turn_rows(rows + r, j, a);
+                for (int k = 0; k < width; k++) store(tile + (j + k) * lanes + r, a[k]);
+            }
+        }
+        if (n >= width) return;
+    }
+    for (ptrdiff_t j = 0; j < n; j += lanes) {
+        for (int i = 0; i < lanes; i++) at[i] = rows[i] + j;
+        rows_to_square(at, n - j, tile + j * lanes);
+    }
+}
+template <class T, class S> INLINE void tile_to_rows(const T* tile, ptrdiff_t n, S* const* rows, int count) {
+    const int lanes = vec<T>::lanes, width = vec<T>::width;
+    S* at[lanes];
+    if constexpr (turns && std::is_same<S, T>::value) {
+        if (n >= width && count == lanes) {
+            for (ptrdiff_t start = 0; start < n; start += width) {
+                const ptrdiff_t j = start + width <= n ? start : n - width;
+                for (int r = 0; r < lanes; r += width) {
+                    typename isa<T>::reg a[width];
+                    for (int k = 0; k < width; k++) a[k] = load(tile + (j + k) * lanes + r);
+                    turn_back(a, rows + r, j);
+                }
+            }
+            return;
+        }
+    }
+    for (ptrdiff_t j = 0; j < n; j += lanes) {
+        for (int i = 0; i < count; i++) at[i] = rows[i] + j;
+        square_to_rows(tile + j * lanes, n - j, at, count);
     }
 }
 
