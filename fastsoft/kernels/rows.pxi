@@ -74,6 +74,22 @@ cdef inline void block_scale(floating* y, Py_ssize_t n, pair[floating] r) noexce
         block_mend(y, n, r.hi)
 
 
+cdef inline void scale_past(const floating* e, floating* out, Py_ssize_t n, pair[floating] r) noexcept nogil:
+    """out_i = e_i r past the caches, which an array larger than them would only empty"""
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
+    cdef Py_ssize_t i = min(n, (-<uintptr_t> out) % REGISTER // sizeof(floating))  # up to the first whole line
+    cdef floating zero = 0
+    cdef pair[floating] own = r
+    if has_nan(r.hi):
+        block_mend(out, n, r.hi)
+        return
+    store(out, scaled(load(e, i, zero), own), i)
+    while i + lanes <= n:
+        stream(out + i, scaled(load(e + i, lanes, zero), own))
+        i += lanes
+    store(out + i, scaled(load(e + i, n - i, zero), own), n - i)
+
+
 cdef inline void block_log(
     const floating* x, floating* y, Py_ssize_t n, const Shared[floating]* shared, Log[floating] log, How how
 ) noexcept nogil:
@@ -238,10 +254,11 @@ cdef inline void group_shift(
 
 
 cdef inline void apply_group(
-    const floating** x, floating** y, int count, Py_ssize_t n, vec[floating] top, const Operation* op, How how,
-    const Team* team
+    const floating** x, floating** y, floating** past, int count, Py_ssize_t n, vec[floating] top, const Operation* op,
+    How how, const Team* team
 ) noexcept nogil:
-    """Rows from x to y (logsumexp: to y[0]); row r has its maximum in lane r of top"""
+    """Rows from x to y (logsumexp: to y[0]), or softmax, by way of y, past the caches unless `past` is NULL; row r has
+    its maximum in lane r of top"""
     cdef int r
     cdef Shift[floating] s
     cdef Shared[floating] t
@@ -262,7 +279,10 @@ cdef inline void apply_group(
         fold(&sums[0], count, all_terms)
         factor = reciprocal(sums[0], s, <floating> op.empty)
         for r in range(count):
-            row_scale(y[r], n, of_row(factor, r), team)
+            if past != NULL:
+                scale_past(y[r], past[r], n, of_row(factor, r))
+            else:
+                row_scale(y[r], n, of_row(factor, r), team)
         return
     fold(&sums[0], count, others)
     if op.kind == LOG_SOFTMAX:
