@@ -66,7 +66,7 @@ template <class T> struct Rest {
     pair<T> factor;  // 1 / sum
     pair<T> others;  // 1 - sigma_max
 };
-template <class T> INLINE Rest<T> rest(const Sums<T>& a, const Shift<T>& s) {
+template <class T> APART Rest<T> rest(const Sums<T>& a, const Shift<T>& s) {
     const vec<T> one = fill(T(1)), zero = fill(T(0));
     const pair<T> whole = with_maxima(a, s, a.ties);
     return {nan_if_empty(quotient({one, zero}, whole), s), quotient(with_maxima(a, s, a.ties - one), whole)};
@@ -95,7 +95,7 @@ template <class T> struct Vjp {
 };
 template <class T> INLINE T small_scale(T) { return std::ldexp(T(1), sizeof(T) == 4 ? -96 : -300); }
 template <class T>
-INLINE void set_vjp(Vjp<T>& a, const Sums<T>& sums, const Sums<T>& dot, const Shift<T>& s, vec<T> scale, vec<T> middle,
+APART void set_vjp(Vjp<T>& a, const Sums<T>& sums, const Sums<T>& dot, const Shift<T>& s, vec<T> scale, vec<T> middle,
                     const Factor& f) {
     const vec<T> zero = fill(T(0)), one = fill(T(1)), up = one / scale;
     const pair<T> r = reciprocal(sums, s, std::numeric_limits<T>::quiet_NaN());
@@ -108,7 +108,7 @@ INLINE void set_vjp(Vjp<T>& a, const Sums<T>& sums, const Sums<T>& dot, const Sh
     a.gap = (zero - d.hi) * up;
 }
 // sigma G by e factor minus: what a large G has of a power of two goes over to the factor, for sigma may be subnormal.
-template <class T> INLINE void balance(pair<T>& factor, pair<T>& minus, vec<T> scale) {
+template <class T> APART void balance(pair<T>& factor, pair<T>& minus, vec<T> scale) {
     typedef constants<T> C;
     const vec<T> zero = fill(T(0)), one = fill(T(1)), magic = fill(C::round), bias = fill(C::bias);
     const vec<T> all = larger(exponent(minus.hi), zero), some = zero - larger(zero - all, fill(T(-24)));
@@ -127,7 +127,7 @@ template <class T> struct LogVjp {
     vec<T> dominant;
 };
 template <class T>
-INLINE void set_log_vjp(LogVjp<T>& a, const Sums<T>& sums, const Sums<T>& total, const Shift<T>& s, vec<T> g_max, vec<T> scale, const Factor& f) {
+APART void set_log_vjp(LogVjp<T>& a, const Sums<T>& sums, const Sums<T>& total, const Shift<T>& s, vec<T> g_max, vec<T> scale, const Factor& f) {
     const vec<T> zero = fill(T(0));
     const Rest<T> q = rest(sums, s);
     const pair<T> t = inverse_temperature<T>(f), g = fast_two_sum(total.hi, total.lo);
@@ -166,7 +166,7 @@ template <class T> INLINE vec<T> add_z_loss(vec<T>& loss, const pair<T>& log, co
 // Labels: a is `weight` at the label, whose logit is x_label, and 0 elsewhere.
 template <class T> struct Label { vec<T> x, e, weight; };
 template <class T, class How>
-INLINE void set_label_loss(Loss<T>& l, const Sums<T>& sums, const Shift<T>& s, const Label<T>& t, double scale, double z_loss, const Factor& f, How how) {
+APART void set_label_loss(Loss<T>& l, const Sums<T>& sums, const Shift<T>& s, const Label<T>& t, double scale, double z_loss, const Factor& f, How how) {
     const vec<T> zero = fill(T(0)), one = fill(T(1)), inf = fill(std::numeric_limits<T>::infinity());
     const pair<T> log = log_of_sum(sums, s), z = argument(t.x, s.each, how), inverse = inverse_temperature<T>(f);
     const pair<T> d = two_sum(s.top, zero - z.hi), sum_hi = two_sum(d.hi, log.hi);
@@ -184,7 +184,7 @@ INLINE void set_label_loss(Loss<T>& l, const Sums<T>& sums, const Shift<T>& s, c
 }
 // Dense targets: weight = sum a, shortfall = sum a_i (z_max - z_i), a_max at the class of the maximum.
 template <class T>
-INLINE void set_target_loss(Loss<T>& l, const Sums<T>& sums, const Sums<T>& weight, const Sums<T>& shortfall, const Shift<T>& s,
+APART void set_target_loss(Loss<T>& l, const Sums<T>& sums, const Sums<T>& weight, const Sums<T>& shortfall, const Shift<T>& s,
                             vec<T> a_max, double scale, double z_loss, const Factor& f) {
     const vec<T> zero = fill(T(0));
     const pair<T> log = log_of_sum(sums, s), inverse = inverse_temperature<T>(f);

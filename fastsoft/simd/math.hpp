@@ -125,14 +125,24 @@ template <class T> INLINE mask<T> beyond_reach(vec<T> max, T c) {
 // What one step of Shared::round is worth: a power of two, or a quarter of one.
 template <class T> constexpr T steps = constants<T>::by_quarters ? T(4) : T(1);
 
+// e^r - 1 of r = z - k log 2 as a pair: its larger part, exact, and the rest.
+template <class T, int U> INLINE pair<T, U> exp_less_1(pair<T, U> z, vec<T, U> k) {
+    typedef constants<T> C;
+    const vec<T, U> r_hi = sub_mul(z.hi, k, fill<U>(C::ln2_hi));
+    const vec<T, U> minus_lo = mul_sub(k, fill<U>(C::ln2_lo), z.lo), r = r_hi - minus_lo;
+    return {r_hi, mul_sub(r * r, polynomial(r, C::exp_q), minus_lo)};
+}
 // e^z 2^(headroom - K) of z = hi + lo with |hi| within reach and lo far smaller, s.low <= hi <= s.top, round = s.round:
 // 0 at s.low, else error <= 1 ulp of the correctly rounded value; no result is subnormal; NaN stays NaN.
 template <class T, class How, int U> INLINE vec<T, U> exp_shifted(pair<T, U> z, vec<T, U> round, How) {
     typedef constants<T> C;
-    const vec<T, U> t = mul_add(z.hi, fill<U>(C::log2e * steps<T>), round);
-    const vec<T, U> k = t - round;
-    const vec<T, U> r_hi = sub_mul(z.hi, k, fill<U>(C::ln2_hi / steps<T>));  // exact
-    vec<T, U> r = sub_mul(r_hi, k, fill<U>(C::ln2_lo / steps<T>));
+    const vec<T, U> t = mul_add(z.hi, fill<U>(C::log2e * steps<T>), round), k = t - round;
+    if constexpr (!has_fma) {  // every rounding here is one more
+        const pair<T, U> p = exp_less_1(z, k);
+        const vec<T, U> scale = low_bits_to_exponent(t);
+        return mul_add(scale, p.hi + p.lo, scale);
+    }
+    vec<T, U> r = sub_mul(sub_mul(z.hi, k, fill<U>(C::ln2_hi / steps<T>)), k, fill<U>(C::ln2_lo / steps<T>));
     if constexpr (!std::is_same<How, Plain>::value) r = r + z.lo;
     if constexpr (C::by_quarters) {
         const vec<T, U> p = mul_add(r * r, polynomial(r, C::exp_quarter), r), scale = quarter_power(t);
@@ -143,15 +153,12 @@ template <class T, class How, int U> INLINE vec<T, U> exp_shifted(pair<T, U> z, 
     }
 }
 // The same as a pair, error <= 0.1 ulp; to_field = headroom + bias - K.
-template <class T> INLINE pair<T> exp_exactly(pair<T> z, vec<T> to_field) {
+template <class T> APART pair<T> exp_exactly(pair<T> z, vec<T> to_field) {
     typedef constants<T> C;
-    const vec<T> round = fill(C::round) + to_field;
-    const vec<T> t = mul_add(z.hi, fill(C::log2e), round), k = t - round;
-    const vec<T> r_hi = sub_mul(z.hi, k, fill(C::ln2_hi));  // exact
-    const vec<T> minus_lo = mul_sub(k, fill(C::ln2_lo), z.lo), r = r_hi - minus_lo;
-    const vec<T> tail = mul_sub(r * r, polynomial(r, C::exp_q), minus_lo), p = r_hi + tail;
-    const vec<T> scale = low_bits_to_exponent(t), e = mul_add(scale, p, scale);
-    return {e, mul_add(scale, p, scale - e) + scale * (tail - (p - r_hi))};
+    const vec<T> round = fill(C::round) + to_field, t = mul_add(z.hi, fill(C::log2e), round);
+    const pair<T> part = exp_less_1(z, t - round);
+    const vec<T> p = part.hi + part.lo, scale = low_bits_to_exponent(t), e = mul_add(scale, p, scale);
+    return {e, mul_add(scale, p, scale - e) + scale * (part.lo - (p - part.hi))};
 }
 
 // z, but not below s.low; NaN stays NaN.
@@ -304,9 +311,9 @@ template <int k, class A> struct Fold {
 template <class A> struct Fold<0, A> {
     template <class B> static INLINE void rows(B*, int) {}
 };
-template <class T> INLINE void fold(vec<T>* a, int count) { Fold<vec<T>::lanes / 2, vec<T>>::rows(a, count); }
-template <class T> INLINE void fold(Sums<T>* a, int count, All) { Fold<vec<T>::lanes / 2, pair<T>>::rows(a, count); }
-template <class T> INLINE void fold(Sums<T>* a, int count, Others) { Fold<vec<T>::lanes / 2, Sums<T>>::rows(a, count); }
+template <class T> APART void fold(vec<T>* a, int count) { Fold<vec<T>::lanes / 2, vec<T>>::rows(a, count); }
+template <class T> APART void fold(Sums<T>* a, int count, All) { Fold<vec<T>::lanes / 2, pair<T>>::rows(a, count); }
+template <class T> APART void fold(Sums<T>* a, int count, Others) { Fold<vec<T>::lanes / 2, Sums<T>>::rows(a, count); }
 
 // The same of row k alone, in all lanes: the compiler then knows that one register does for all.
 template <class T> INLINE Shared<T> of_row(const Shared<T>& s, int k) {
@@ -380,7 +387,7 @@ template <class T> INLINE pair<T> log1p(pair<T> q) {
 }
 
 // log sum_j e^(z_j - z_max) = log1p((ties - 1) + Others / e_max): all terms are positive, nothing cancels.
-template <class T> INLINE pair<T> log_of_sum(const Sums<T>& a, const Shift<T>& s) {
+template <class T> APART pair<T> log_of_sum(const Sums<T>& a, const Shift<T>& s) {
     const pair<T> others = fast_two_sum(a.hi, a.lo);
     const pair<T> q = quotient(others, {s.e_max, s.e_max_lo});
     const pair<T> t = two_sum(a.ties - fill(T(1)), q.hi);

@@ -15,6 +15,8 @@
 #define INLINE inline __attribute__((always_inline))
 #endif
 
+#define APART __attribute__((noinline))  // long enough to be called, and compiled once for each type
+
 namespace fastsoft { namespace {
 
 template <class T> struct isa;
@@ -210,7 +212,7 @@ template <class S> INLINE void prefetch_bunch_to_write(S* p) {
 
 // Rows side by side: class k of rows[i] into lane i of the vec at tile + k * lanes, for the first `left` classes, at
 // most all lanes; and back, of the first `count` rows. The squares stay in registers, hence the loops unrolled.
-template <class T, class S> INLINE void rows_to_square(const S* const* rows, ptrdiff_t left, T* tile) {
+template <class T, class S> APART void rows_to_square(const S* const* rows, ptrdiff_t left, T* tile) {
     const int lanes = vec<T>::lanes;
     vec<T> a[lanes];
     if (left >= lanes) {
@@ -225,7 +227,7 @@ template <class T, class S> INLINE void rows_to_square(const S* const* rows, ptr
     for (int k = 0; k < lanes; k++)
         if (k < left) store(tile + k * lanes, a[k], (ptrdiff_t)lanes);
 }
-template <class T, class S> INLINE void square_to_rows(const T* tile, ptrdiff_t left, S* const* rows, int count) {
+template <class T, class S> APART void square_to_rows(const T* tile, ptrdiff_t left, S* const* rows, int count) {
     const int lanes = vec<T>::lanes;
     vec<T> a[lanes];
 #pragma GCC unroll 16
@@ -244,7 +246,7 @@ template <class T, class S> INLINE void square_to_rows(const T* tile, ptrdiff_t 
 
 // Rows of n classes into the lanes of the tile at `tile`, class j at tile + j * lanes, and back, of the first `count`
 // rows; as many row pointers as a vec has lanes. Where the last classes do not fill a register, some go twice.
-template <class T, class S> INLINE void rows_to_tile(const S* const* rows, ptrdiff_t n, T* tile) {
+template <class T, class S> APART void rows_to_tile(const S* const* rows, ptrdiff_t n, T* tile) {
     const int lanes = vec<T>::lanes, width = vec<T>::width;
     const S* at[lanes];
     if constexpr (turns && std::is_same<S, T>::value) {
@@ -263,7 +265,7 @@ template <class T, class S> INLINE void rows_to_tile(const S* const* rows, ptrdi
         rows_to_square(at, n - j, tile + j * lanes);
     }
 }
-template <class T, class S> INLINE void tile_to_rows(const T* tile, ptrdiff_t n, S* const* rows, int count) {
+template <class T, class S> APART void tile_to_rows(const T* tile, ptrdiff_t n, S* const* rows, int count) {
     const int lanes = vec<T>::lanes, width = vec<T>::width;
     S* at[lanes];
     if constexpr (turns && std::is_same<S, T>::value) {
