@@ -6,16 +6,19 @@ cdef enum:
     PANEL = 262144  # bytes of the tiles that are read side by side
     PANEL_TILES = 8  # and how many they may be
     LONG = 262144  # classes beyond which many rows would be too much scratch
-    FEW = 3  # the least rows for which a tile of a derivative or loss pays
 
 
 cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
-    """Short rows, and rows that lie next to their neighbours, class by class"""
+    """Short rows, where there are enough, and rows that lie next to their neighbours, class by class"""
     cdef Py_ssize_t last = b.x_stride[b.ndim - 1] if b.ndim > 0 else 0
-    if b.n <= SHORT:
-        if goes_short(b.op.kind):
-            return b.op.how == PLAIN and b.rows >= FEW
-        return b.op.kind <= LOGSUMEXP or b.op.kind == JACOBIAN
+    cdef Py_ssize_t lanes = REGISTER // (itemsize if itemsize > <Py_ssize_t> sizeof(float) else <Py_ssize_t> sizeof(float))
+    cdef bint enough = b.rows >= (lanes if b.n > lanes else lanes // 2)
+    if b.n <= SHORT and enough and goes_short(b.op.kind):
+        return b.op.how == PLAIN
+    if b.op.kind > LOGSUMEXP and b.op.kind != JACOBIAN:
+        return False
+    if enough and b.n <= (TURNED if turns and itemsize == sizeof(float) else SHORT):
+        return True
     return b.op.kind <= LOGSUMEXP and last == itemsize and b.x_step != itemsize and b.shape[b.ndim - 1] >= 4
 
 
@@ -30,7 +33,7 @@ cdef inline int tiles_together(Py_ssize_t n) noexcept nogil:
 
 
 cdef inline int tiles_at_once(Py_ssize_t n) noexcept nogil:
-    return TILES if n <= SHORT else 1
+    return TILES if n <= TURNED else 1
 
 
 cdef inline bint are_columns(const Batch* b) noexcept nogil:

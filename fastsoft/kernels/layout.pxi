@@ -95,7 +95,7 @@ cdef inline void rows_to_tile(
     """Rows whose classes are contiguous into the lanes of a tile"""
     cdef int c, lanes = REGISTER // sizeof(floating)
     cdef element* rows[16]
-    cdef element[SHORT] zeros  # in unused lanes: something harmless
+    cdef element[TURNED] zeros  # in unused lanes: something harmless
     if not (floating is double and element is not double) and not (floating is float and element is double):
         if count < lanes:
             memset(zeros, 0, sizeof(zeros))

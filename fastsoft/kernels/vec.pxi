@@ -107,6 +107,7 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     void store(double*, bunch[double], ptrdiff_t left)
     int together
     bint has_fma
+    bint turns
     void prefetch(const half*)
     void prefetch(const bfloat*)
     void prefetch(const float*)
