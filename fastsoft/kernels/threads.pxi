@@ -3,7 +3,7 @@
 cdef enum:
     SERIAL = 131072  # bytes of classes, in their work type, below which one thread is faster
     GRAIN = 65536  # the least for each thread
-    SHARES = 8  # for each thread, so that one that comes late finds less to do
+    SHARES = 8  # for each thread, so that of one that comes late the others can take over
 
 # A worker whose core is taken by another process comes when the scheduler lets it, milliseconds late, and OpenMP
 # waits for it. A region that took far too long therefore keeps the calls of the next while on one thread.
@@ -24,20 +24,44 @@ cdef inline void note_time(int64_t start, Py_ssize_t work) noexcept nogil:
         crowded_until.store(stop + WHILE)
 
 
+cdef inline atomic[int64_t]* taken(char* scratch, Py_ssize_t size, int thread) noexcept nogil:
+    """How many of its own shares of a thread have been taken: in the last line of its scratch"""
+    return <atomic[int64_t]*> (scratch + (thread + 1) * size - REGISTER)
+
+
+cdef void take_shares(
+    const Batch* b, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t step, Py_ssize_t shares, int thread, int threads,
+    char* scratch, Py_ssize_t size, element* unused
+) noexcept nogil:
+    """A thread's own shares, which its core's cache may still hold from the last call, and then what others leave"""
+    cdef Py_ssize_t parts = (stop - start + step - 1) // step, k, end
+    cdef int other, owner
+    for other in range(threads):
+        owner = (thread + other) % threads
+        end = shares * (owner + 1) // threads
+        while True:
+            k = shares * owner // threads + taken(scratch, size, owner).fetch_add(1)
+            if k >= end:
+                break
+            run(
+                b, start + parts * k // shares * step, min(start + parts * (k + 1) // shares * step, stop),
+                scratch + thread * size, unused
+            )
+
+
 cdef void run_shared(
     const Batch* b, Py_ssize_t start, Py_ssize_t stop, int threads, char* scratch, Py_ssize_t size, element* unused
 ) noexcept nogil:
-    """Rows start .. stop in equal shares, taken by the threads as they come; where it can be, of whole groups"""
-    cdef Py_ssize_t k, rows = stop - start, step = rows_at_once(b, unused), parts, shares
+    """Rows start .. stop in equal shares; where it can be, of whole groups"""
+    cdef Py_ssize_t rows = stop - start, step = rows_at_once(b, unused), shares
+    cdef int t
     if rows < step * threads:
         step = 1
-    parts = (rows + step - 1) // step
-    shares = min(parts, SHARES * threads)
-    for k in prange(shares, schedule="dynamic", chunksize=1, num_threads=threads):
-        run(
-            b, start + parts * k // shares * step, min(start + parts * (k + 1) // shares * step, stop),
-            scratch + threadid() * size, unused
-        )
+    shares = min((rows + step - 1) // step, SHARES * threads)
+    for t in range(threads):
+        taken(scratch, size, t).store(0)
+    for t in prange(threads, schedule="static", chunksize=1, num_threads=threads):
+        take_shares(b, start, stop, step, shares, t, threads, scratch, size, unused)
 
 
 cdef void run_split(
@@ -79,7 +103,7 @@ cdef int run_all(
     if split:  # a block gives two sums of three vecs at most
         size += 6 * REGISTER * team.blocks
     elif threads > 1:
-        size += REGISTER  # no two threads in one line
+        size += REGISTER  # how many shares are taken; and no two threads in one line
     if size * (1 if split else threads) > 4096:
         memory = <char*> malloc(size * (1 if split else threads) + REGISTER)
         if memory == NULL:

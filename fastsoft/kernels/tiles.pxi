@@ -31,6 +31,15 @@ cdef inline void fold_parts(Sums[floating]* part, Py_ssize_t parts, Which which)
         half_way //= 2
 
 
+cdef inline void tile_exp(floating* x, Py_ssize_t n, const Shared[floating]* shared, How how) noexcept nogil:
+    """exp(x_j - max) in place of x_j"""
+    cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating), stop = n * REGISTER // sizeof(floating)
+    cdef floating low = -INFINITY
+    cdef Shared[floating] s = shared[0]
+    for i from 0 <= i < stop by step:
+        store(x + i, shifted_exp(load_bunch(x + i, stop - i, low), s, how), stop - i)
+
+
 cdef inline void tile_sum(
     floating* x, bint keep, Py_ssize_t n, const Shared[floating]* shared, How how, Which which,
     Sums[floating]* total
@@ -43,14 +52,17 @@ cdef inline void tile_sum(
     cdef BunchSums[floating] a, b
     cdef Sums[floating] part[16]
     cdef bunch[floating] v, w
+    cdef bint done = keep and Which is All and n <= TURNED  # needs no x beside e: better all at once
+    if done:
+        tile_exp(x, n, shared, how)
     for i from 0 <= i < parts by together:
         for start from 0 <= start < n by BLOCK:
             stop = min(n, start + BLOCK)
             begin(b)
             for j from start + i <= j < stop by lanes:
                 v = load_bunch(x + j * lanes, (n - j) * lanes, low)
-                w = shifted_exp(v, s, how)
-                if keep:
+                w = v if done else shifted_exp(v, s, how)
+                if keep and not done:
                     store(x + j * lanes, w, (n - j) * lanes)
                 if n <= lanes:
                     collect_one(b, w, v, s, which)
