@@ -11,7 +11,7 @@ cdef enum:
 cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
     """Short rows, where there are enough, and rows that lie next to their neighbours, class by class"""
     cdef Py_ssize_t last = b.x_stride[b.ndim - 1] if b.ndim > 0 else 0
-    cdef Py_ssize_t lanes = REGISTER // (itemsize if itemsize > <Py_ssize_t> sizeof(float) else <Py_ssize_t> sizeof(float))
+    cdef Py_ssize_t lanes = REGISTER // max(itemsize, <Py_ssize_t> sizeof(float))
     cdef bint enough = b.rows >= (lanes if b.n > lanes else lanes // 2)
     if b.n <= SHORT and enough and goes_short(b.op.kind):
         return b.op.how == PLAIN

@@ -47,7 +47,7 @@ cdef inline void tile_sum(
     """Sum of exp(x_j - max), with `keep` in place of x_j: class j into sum j mod lanes, by blocks, then the tree"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating), parts = min(n, lanes)
     cdef Py_ssize_t i, j, start, stop
-    cdef floating low = -INFINITY
+    cdef floating absent = -INFINITY  # beyond the last class: what gives no term
     cdef Shared[floating] s = shared[0]
     cdef BunchSums[floating] a, b
     cdef Sums[floating] part[16]
@@ -55,12 +55,13 @@ cdef inline void tile_sum(
     cdef bint done = keep and Which is All and n <= TURNED  # needs no x beside e: better all at once
     if done:
         tile_exp(x, n, shared, how)
+        absent = 0
     for i from 0 <= i < parts by together:
         for start from 0 <= start < n by BLOCK:
             stop = min(n, start + BLOCK)
             begin(b)
             for j from start + i <= j < stop by lanes:
-                v = load_bunch(x + j * lanes, (n - j) * lanes, low)
+                v = load_bunch(x + j * lanes, (n - j) * lanes, absent)
                 w = v if done else shifted_exp(v, s, how)
                 if keep and not done:
                     store(x + j * lanes, w, (n - j) * lanes)
