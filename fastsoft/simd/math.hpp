@@ -152,7 +152,7 @@ template <class T, class How, int U> INLINE vec<T, U> exp_shifted(pair<T, U> z, 
         return mul_add(scale, p, scale);
     }
 }
-// The same as a pair, error <= 0.1 ulp; to_field = headroom + bias - K.
+// The same as a pair, of which hi + lo is off by less than a quarter of an ulp; to_field = headroom + bias - K.
 template <class T> APART pair<T> exp_exactly(pair<T> z, vec<T> to_field) {
     typedef constants<T> C;
     const vec<T> round = fill(C::round) + to_field, t = mul_add(z.hi, fill(C::log2e), round);
