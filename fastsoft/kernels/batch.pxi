@@ -125,7 +125,9 @@ cdef inline void one_group(
         for r in range(some):
             row = start + r
             x[r] = <const floating*> (b.x + offset(b, b.x_stride, i + row)) if as_it_lies else scratch + row * b.n
-            v[r] = <const floating*> (b.v + offset(b, b.v_stride, i + row)) if v_as_it_lies else second + row * b.n
+            v[r] = second + row * b.n
+            if v_as_it_lies and b.v != NULL:
+                v[r] = <const floating*> (b.v + offset(b, b.v_stride, i + row))
             y[r] = <floating*> (b.out + offset(b, b.out_stride, i + row)) if out_as_it_lies else scratch + row * b.n
             to[r] = <floating*> (b.out + offset(b, b.out_stride, i + row)) if past != NULL else NULL
             if results == 0:
@@ -243,6 +245,7 @@ cdef inline int panel(
     cdef floating zero = 0, low = -INFINITY
     cdef const element* x
     cdef element* out
+    cdef floating* tile
     cdef vec[floating] v
     cdef vec[floating] top[PANEL_TILES]
     cdef pair[floating] factor[PANEL_TILES]
@@ -273,7 +276,8 @@ cdef inline int panel(
             near_tiles(scratch + row, b.n, <int> min(TILES, count - t), &top[t], &factor[t], &b.op)
         for t in range(count):
             if scale_last and has_nan(factor[t].hi):
-                block_scale(scratch + t * b.n * lanes, b.n * lanes, factor[t])
+                tile = scratch + t * b.n * lanes
+                block_scale(&tile, 1, 0, b.n * lanes, &factor[t], True)
                 factor[t].hi = fill(<floating> 1)
                 factor[t].lo = fill(zero)
         out = <element*> (b.out + offset(b, b.out_stride, i))

@@ -140,6 +140,8 @@ cdef inline void block_pass(
 ) noexcept nogil:
     """Block k of a row"""
     cdef Py_ssize_t start = k * BLOCK, stop = min(p.n, start + BLOCK)
+    cdef const floating* x = p.x
+    cdef floating* y = p.y
     cdef Others others
     cdef Product product
     cdef Dot dot
@@ -158,9 +160,9 @@ cdef inline void block_pass(
     if p.what == WEIGH:
         block_weigh(p, start, stop, how, sums, dots)
     elif p.what == EXP:
-        block_sum(p.x + start, p.y + start, stop - start, p.shared, p.row, True, how, others, sums)
+        block_sum(&x, &y, start, stop - start, p.shared, p.row, 1, True, how, others, sums)
     elif p.what == EXP_SUM:
-        block_sum(p.x + start, NULL, stop - start, p.shared, p.row, False, how, others, sums)
+        block_sum(&x, <floating**> NULL, start, stop - start, p.shared, p.row, 1, False, how, others, sums)
     elif p.what == PRODUCT:
         block_runs(p, product, start, stop, how, sums, dots)
     elif p.what == DOT:

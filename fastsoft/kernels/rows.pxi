@@ -28,28 +28,38 @@ cdef inline floating row_nan(const floating* x, Py_ssize_t n) noexcept nogil:
 
 
 cdef inline void block_sum(
-    const floating* x, floating* e, Py_ssize_t n, const Shared[floating]* shared, int row, bint keep, How how,
-    Which which, Sums[floating]* total
+    const floating** x, floating** e, Py_ssize_t start, Py_ssize_t n, const Shared[floating]* shared, int row,
+    int count, bint keep, How how, Which which, Sums[floating]* total
 ) noexcept nogil:
-    """Sum of exp(x_i - max) lane by lane; the terms go to e if they are kept, else e, unless NULL, is asked for"""
-    cdef Py_ssize_t i = 0, step = together * REGISTER // sizeof(floating)
-    cdef Shared[floating] s = of_row(shared[0], row)
+    """Sums of exp(x_i - max) lane by lane, of classes start .. start + n of `count` rows, of which the first is row
+    `row` of its group; the terms go to e if they are kept, else e, unless NULL, is asked for. All rows in one call:
+    the constants stay in registers."""
+    cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
+    cdef int r
+    cdef const floating* from_x
+    cdef floating* to
+    cdef Shared[floating] s
     cdef Sums[floating] a
-    begin(a)
-    while i + step <= n:
-        prefetch_bunch_ahead(x + i + GROUP)
-        if keep:
-            prefetch_bunch_ahead(e + i + GROUP)
-            collect_some(a, x + i, e + i, step, s, how, which)
-        else:
-            if e != NULL:
-                prefetch_bunch_to_write(e + i)
-            collect_some(a, x + i, <floating*> NULL, step, s, how, which)
-        i += step
-    if i < n:
-        collect_some(a, x + i, e + i if keep else <floating*> NULL, n - i, s, how, which)
-    finish(a)
-    total[0] = a
+    for r in range(count):
+        from_x = x[r] + start
+        to = e[r] + start if e != NULL else <floating*> NULL
+        s = of_row(shared[0], row + r)
+        begin(a)
+        i = 0
+        while i + step <= n:
+            prefetch_bunch_ahead(from_x + i + GROUP)
+            if keep:
+                prefetch_bunch_ahead(to + i + GROUP)
+                collect_some(a, from_x + i, to + i, step, s, how, which)
+            else:
+                if to != NULL:
+                    prefetch_bunch_to_write(to + i)
+                collect_some(a, from_x + i, <floating*> NULL, step, s, how, which)
+            i += step
+        if i < n:
+            collect_some(a, from_x + i, to + i if keep else <floating*> NULL, n - i, s, how, which)
+        finish(a)
+        total[r] = a
 
 
 cdef inline void block_mend(floating* y, Py_ssize_t n, vec[floating] like) noexcept nogil:
@@ -60,18 +70,27 @@ cdef inline void block_mend(floating* y, Py_ssize_t n, vec[floating] like) noexc
         store(y + i, one_nan(load(y + i, n - i, zero), like), n - i)
 
 
-cdef inline void block_scale(floating* y, Py_ssize_t n, pair[floating] r) noexcept nogil:
-    """y_i = e_i r, with r in two parts"""
-    cdef Py_ssize_t i = 0, step = together * REGISTER // sizeof(floating)
+cdef inline void block_scale(
+    floating** y, int count, Py_ssize_t start, Py_ssize_t n, const pair[floating]* r, bint tile
+) noexcept nogil:
+    """y_i = e_i r, r in two parts, for classes start .. start + n of `count` rows, row k having its r in lane k; or for
+    the n numbers of a tile"""
+    cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
+    cdef int k
     cdef floating zero = 0
-    cdef pair[floating] own = r  # in registers: for the compiler a store to y might change r
-    while i + step <= n:
-        store(y + i, scaled(load_bunch(y + i, step, zero), own), step)
-        i += step
-    if i < n:
-        store(y + i, scaled(load_bunch(y + i, n - i, zero), own), n - i)
-    if has_nan(r.hi):
-        block_mend(y, n, r.hi)
+    cdef floating* to
+    cdef pair[floating] own
+    for k in range(count):
+        to = y[k] + start
+        own = r[0] if tile else of_row(r[0], k)  # in registers: for the compiler a store to y might change r
+        i = 0
+        while i + step <= n:
+            store(to + i, scaled(load_bunch(to + i, step, zero), own), step)
+            i += step
+        if i < n:
+            store(to + i, scaled(load_bunch(to + i, n - i, zero), own), n - i)
+        if has_nan(own.hi):
+            block_mend(to, n, own.hi)
 
 
 cdef inline void scale_past(const floating* e, floating* out, Py_ssize_t n, pair[floating] r) noexcept nogil:
@@ -91,20 +110,29 @@ cdef inline void scale_past(const floating* e, floating* out, Py_ssize_t n, pair
 
 
 cdef inline void block_log(
-    const floating* x, floating* y, Py_ssize_t n, const Shared[floating]* shared, Log[floating] log, How how
+    const floating** x, floating** y, int count, Py_ssize_t start, Py_ssize_t n, const Shared[floating]* shared,
+    const Log[floating]* log, How how, bint tile
 ) noexcept nogil:
-    """y_i = x_i - log sum_j exp x_j"""
-    cdef Py_ssize_t i = 0, step = together * REGISTER // sizeof(floating)
+    """y_i = x_i - log sum_j exp x_j, as block_scale"""
+    cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
+    cdef int k
     cdef floating low = -INFINITY
-    cdef Shared[floating] s = shared[0]
-    cdef Log[floating] own = log
-    while i + step <= n:
-        store(y + i, log_value(load_bunch(x + i, step, low), own, s, how), step)
-        i += step
-    if i < n:
-        store(y + i, log_value(load_bunch(x + i, n - i, low), own, s, how), n - i)
-    if has_nan(log.hi):
-        block_mend(y, n, log.hi)
+    cdef const floating* from_x
+    cdef floating* to
+    cdef Shared[floating] s
+    cdef Log[floating] own
+    for k in range(count):
+        from_x, to = x[k] + start, y[k] + start
+        s = shared[0] if tile else of_row(shared[0], k)
+        own = log[0] if tile else of_row(log[0], k)
+        i = 0
+        while i + step <= n:
+            store(to + i, log_value(load_bunch(from_x + i, step, low), own, s, how), step)
+            i += step
+        if i < n:
+            store(to + i, log_value(load_bunch(from_x + i, n - i, low), own, s, how), n - i)
+        if has_nan(own.hi):
+            block_mend(to, n, own.hi)
 
 
 cdef inline void block_stream(const floating* y, floating* out, Py_ssize_t n) noexcept nogil:
@@ -139,7 +167,7 @@ cdef void team_block_max(const floating* x, Py_ssize_t n, vec[floating]* top) no
 
 
 cdef void team_sum(
-    const floating* x, floating* e, Py_ssize_t n, const Shared[floating]* s, int row, How how, Which which,
+    const floating** x, floating** e, Py_ssize_t n, const Shared[floating]* s, int row, How how, Which which,
     const Team* team
 ) noexcept nogil:
     cdef Py_ssize_t k
@@ -148,43 +176,43 @@ cdef void team_sum(
 
 
 cdef void team_block_sum(
-    const floating* x, floating* e, Py_ssize_t n, Py_ssize_t k, const Shared[floating]* s, int row, How how,
+    const floating** x, floating** e, Py_ssize_t n, Py_ssize_t k, const Shared[floating]* s, int row, How how,
     Which which, Sums[floating]* part
 ) noexcept nogil:
     cdef control state = enter()
-    cdef Py_ssize_t start = k * BLOCK
-    block_sum(
-        x + start, e + start if e != NULL else NULL, min(n - start, BLOCK), s, row, Which is All, how, which, part
-    )
+    block_sum(x, e, k * BLOCK, min(n - k * BLOCK, BLOCK), s, row, 1, Which is All, how, which, part)
     leave(state)
 
 
-cdef void team_scale(floating* y, Py_ssize_t n, const pair[floating]* r, const Team* team) noexcept nogil:
+cdef void team_scale(floating** y, Py_ssize_t n, const pair[floating]* r, const Team* team) noexcept nogil:
     cdef Py_ssize_t k
     for k in prange(team.blocks, schedule="static", num_threads=team.threads):
-        team_block_scale(y + k * BLOCK, min(n - k * BLOCK, BLOCK), r)
+        team_block_scale(y, k * BLOCK, min(n - k * BLOCK, BLOCK), r)
 
 
-cdef void team_block_scale(floating* y, Py_ssize_t n, const pair[floating]* r) noexcept nogil:
+cdef void team_block_scale(
+    floating** y, Py_ssize_t start, Py_ssize_t n, const pair[floating]* r
+) noexcept nogil:
     cdef control state = enter()
-    block_scale(y, n, r[0])
+    block_scale(y, 1, start, n, r, False)
     leave(state)
 
 
 cdef void team_log(
-    const floating* x, floating* y, Py_ssize_t n, const Shared[floating]* s, const Log[floating]* log, How how,
+    const floating** x, floating** y, Py_ssize_t n, const Shared[floating]* s, const Log[floating]* log, How how,
     const Team* team
 ) noexcept nogil:
     cdef Py_ssize_t k
     for k in prange(team.blocks, schedule="static", num_threads=team.threads):
-        team_block_log(x + k * BLOCK, y + k * BLOCK, min(n - k * BLOCK, BLOCK), s, log, how)
+        team_block_log(x, y, k * BLOCK, min(n - k * BLOCK, BLOCK), s, log, how)
 
 
 cdef void team_block_log(
-    const floating* x, floating* y, Py_ssize_t n, const Shared[floating]* s, const Log[floating]* log, How how
+    const floating** x, floating** y, Py_ssize_t start, Py_ssize_t n, const Shared[floating]* s,
+    const Log[floating]* log, How how
 ) noexcept nogil:
     cdef control state = enter()
-    block_log(x, y, n, s, log[0], how)
+    block_log(x, y, 1, start, n, s, log, how, False)
     leave(state)
 
 
@@ -196,44 +224,35 @@ cdef inline vec[floating] row_max(const floating* x, Py_ssize_t n, const Team* t
     return top
 
 
-cdef inline void row_sum(
-    const floating* x, floating* e, Py_ssize_t n, const Shared[floating]* s, int row, How how, Which which,
+cdef inline void rows_sum(
+    const floating** x, floating** e, int count, Py_ssize_t n, const Shared[floating]* s, How how, Which which,
     const Team* team, Sums[floating]* total
 ) noexcept nogil:
-    """The sums of the blocks, added in their order"""
+    """Of each row of a group the sums of its blocks, added in their order"""
     cdef Py_ssize_t k, start
+    cdef int r
     cdef Sums[floating] part
     cdef Sums[floating]* parts
     if team != NULL:
-        team_sum(x, e, n, s, row, how, which, team)
+        team_sum(x, e, n, s, 0, how, which, team)
         parts = <Sums[floating]*> team.parts
         total[0] = parts[0]
         for k in range(1, team.blocks):
             merge(total[0], parts[k])
         return
-    block_sum(x, e, min(n, BLOCK), s, row, Which is All, how, which, total)
-    for start from BLOCK <= start < n by BLOCK:
-        block_sum(
-            x + start, e + start if e != NULL else NULL, min(n - start, BLOCK), s, row, Which is All, how, which, &part
-        )
-        merge(total[0], part)
-
-
-cdef inline void row_scale(floating* y, Py_ssize_t n, pair[floating] r, const Team* team) noexcept nogil:
-    if team == NULL:
-        block_scale(y, n, r)
-    else:
-        team_scale(y, n, &r, team)
-
-
-cdef inline void row_log(
-    const floating* x, floating* y, Py_ssize_t n, const Shared[floating]* s, Log[floating] log, How how,
-    const Team* team
-) noexcept nogil:
-    if team == NULL:
-        block_log(x, y, n, s, log, how)
-    else:
-        team_log(x, y, n, s, &log, how, team)
+    if n <= BLOCK:
+        block_sum(x, e, 0, n, s, 0, count, Which is All, how, which, total)
+        return
+    for r in range(count):
+        for start from 0 <= start < n by BLOCK:
+            block_sum(
+                x + r, e + r if e != NULL else <floating**> NULL, start, min(n - start, BLOCK), s, r, 1, Which is All,
+                how, which, &part
+            )
+            if start == 0:
+                total[r] = part
+            else:
+                merge(total[r], part)
 
 
 # ---- a group of rows: at most as many as a register has lanes ----
@@ -261,7 +280,6 @@ cdef inline void apply_group(
     its maximum in lane r of top"""
     cdef int r
     cdef Shift[floating] s
-    cdef Shared[floating] t
     cdef Sums[floating] sums[16]
     cdef All all_terms
     cdef Others others
@@ -270,26 +288,26 @@ cdef inline void apply_group(
     cdef vec[floating] values
     cdef floating some[16]
     group_shift(x, count, n, top, op, how, &s)
-    for r in range(count):
-        if op.kind == SOFTMAX:
-            row_sum(x[r], y[r], n, &s.each, r, how, all_terms, team, &sums[r])
-        else:
-            row_sum(x[r], y[r] if op.kind == LOG_SOFTMAX else NULL, n, &s.each, r, how, others, team, &sums[r])
     if op.kind == SOFTMAX:
+        rows_sum(x, y, count, n, &s.each, how, all_terms, team, &sums[0])
         fold(&sums[0], count, all_terms)
         factor = reciprocal(sums[0], s, <floating> op.empty)
-        for r in range(count):
-            if past != NULL:
+        if team != NULL:
+            team_scale(y, n, &factor, team)
+        elif past == NULL:
+            block_scale(y, count, 0, n, &factor, False)
+        else:
+            for r in range(count):
                 scale_past(y[r], past[r], n, of_row(factor, r))
-            else:
-                row_scale(y[r], n, of_row(factor, r), team)
         return
+    rows_sum(x, y if op.kind == LOG_SOFTMAX else <floating**> NULL, count, n, &s.each, how, others, team, &sums[0])
     fold(&sums[0], count, others)
     if op.kind == LOG_SOFTMAX:
         log = log_shift(sums[0], s, <floating> op.empty)
-        for r in range(count):
-            t = of_row(s.each, r)
-            row_log(x[r], y[r], n, &t, of_row(log, r), how, team)
+        if team != NULL:
+            team_log(x, y, n, &s.each, &log, how, team)
+        else:
+            block_log(x, y, count, 0, n, &s.each, &log, how, False)
     else:
         values = log_sum_exp(sums[0], s, top)
         store(some, values, REGISTER // sizeof(floating))

@@ -108,6 +108,7 @@ cdef inline void apply_tiles(
     cdef Others others
     cdef floating low = -INFINITY, zero = 0
     cdef vec[floating] nan
+    cdef floating* tile
     cdef int t
     for t in range(count):
         nan = fill(zero)
@@ -134,7 +135,8 @@ cdef inline void apply_tiles(
             store(x + t * n * lanes, log_sum_exp(sums[t], s[t], top[t]), lanes)
     if op.kind == LOG_SOFTMAX:
         for t in range(count):
-            block_log(x + t * n * lanes, x + t * n * lanes, n * lanes, &s[t].each, log[t], how)
+            tile = x + t * n * lanes
+            block_log(<const floating**> &tile, &tile, 1, 0, n * lanes, &s[t].each, &log[t], how, True)
 
 
 cdef inline void near_tiles(
@@ -156,6 +158,7 @@ cdef inline bint tiles(floating* x, Py_ssize_t n, int rows, const Operation* op)
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
     cdef vec[floating] top[TILES]
     cdef pair[floating] factor[TILES]
+    cdef floating* tile
     cdef int t, beyond = 0, count = <int> ((rows + lanes - 1) // lanes)
     for t in range(count):
         top[t] = tile_max(x + t * n * lanes, n)
@@ -169,5 +172,6 @@ cdef inline bint tiles(floating* x, Py_ssize_t n, int rows, const Operation* op)
         near_tiles(x, n, count, top, factor, op)
     if op.kind == SOFTMAX:
         for t in range(count):
-            block_scale(x + t * n * lanes, n * lanes, factor[t])
+            tile = x + t * n * lanes
+            block_scale(&tile, 1, 0, n * lanes, &factor[t], True)
     return True
