@@ -78,6 +78,11 @@ def exp_tail(r):
     return (exp(r) - 1 - r) / r**2
 
 
+def exp_weight(r):
+    """What an error of `exp_tail` is worth, relative to e^r"""
+    return r**2 * exp(-r)
+
+
 def log_tail(z):
     """(log((1 + s) / (1 - s)) - 2 s) / s^3 with z = s^2"""
     s = sqrt(z)
@@ -85,7 +90,9 @@ def log_tail(z):
 
 
 def literal(x, dtype):
-    """A C literal that reads back as exactly `x`."""
+    """A C literal that reads back as exactly `x`, a number of the format or the bits of one."""
+    if isinstance(x, int):
+        return f"0x{x:08x}"
     return f"{np.float32(float(x)).item():.9g}f" if dtype == "float32" else f"{float(x):.17g}"
 
 
@@ -99,24 +106,23 @@ def derive():
     edge = 3 - 2 * sqrt(mpf(2))
     for dtype, exp_degree, log_degree in (("float32", 4, 3), ("float64", 9, 7)):
         bits = 24 if dtype == "float32" else 53
-        slack = mpf("0.005")
-        exp_weight = lambda r: r**2 * exp(-r)  # noqa: E731
-        c, error = fit(exp_tail, exp_weight, -LN2 / 2 - slack, LN2 / 2 + slack, exp_degree, dtype)
-        yield "EXP_Q", dtype, [literal(x, dtype) for x in c], error * 2**bits
+        high = LN2 / 2 + mpf("0.005")
+        c, error = fit(exp_tail, exp_weight, -high, high, exp_degree, dtype)
+        yield "EXP_Q", dtype, c, error * 2**bits
         if dtype == "float32":
-            c, error = fit(exp_tail, exp_weight, -(LN2 / 2 + slack) / 4, (LN2 / 2 + slack) / 4, 2, dtype)
-            yield "EXP_QUARTER", dtype, [literal(x, dtype) for x in c], error * 2**bits
+            c, error = fit(exp_tail, exp_weight, -high / 4, high / 4, 2, dtype)
+            yield "EXP_QUARTER", dtype, c, error * 2**bits
             powers = [rounded(mpf(2) ** (mpf(j) / 4), dtype) for j in range(4)]
             error = max(abs(p / mpf(2) ** (mpf(j) / 4) - 1) for j, p in enumerate(powers))
-            yield "QUARTERS", dtype, [f"0x{quarter(p, j):08x}" for j, p in enumerate(powers)], error * 2**bits
+            yield "QUARTERS", dtype, [quarter(p, j) for j, p in enumerate(powers)], error * 2**bits
         tiny = mpf(10) ** -12
         c, error = fit(log_tail, lambda z: z / (2 + z), tiny, edge**2, log_degree, dtype)
-        yield "LOG_W", dtype, [literal(x, dtype) for x in c], error * 2**bits
+        yield "LOG_W", dtype, c, error * 2**bits
         for name, value, length in (("LN2", LN2, bits), ("LN2_SHORT", LN2, bits - 9 if bits == 24 else bits - 11)):
             with mp.workprec(length):
                 hi = +value
-            yield name, dtype, [literal(hi, dtype), literal(rounded(value - hi, dtype), dtype)], None
-        yield "LOG2E", dtype, [literal(rounded(1 / LN2, dtype), dtype)], None
+            yield name, dtype, [hi, rounded(value - hi, dtype)], None
+        yield "LOG2E", dtype, [rounded(1 / LN2, dtype)], None
 
 
 def main() -> int:
@@ -124,7 +130,8 @@ def main() -> int:
     header = "".join(path.read_text() for path in headers)
     numbers = set(re.findall(r"-?0x[0-9a-f]{8}|-?\d+\.?\d*(?:e[-+]?\d+)?f?", header))
     missing = 0
-    for name, dtype, text, error in derive():
+    for name, dtype, values, error in derive():
+        text = [literal(v, dtype) for v in values]
         gone = [t for t in text if t.lstrip("-") not in {n.lstrip("-") for n in numbers}] if header else []
         missing += len(gone)
         note = "" if error is None else f"  // error {float(error):.3g} * 2^-{24 if dtype == 'float32' else 53}"

@@ -102,16 +102,15 @@ cdef inline void one_group(
     cdef const floating* x[16]
     cdef const floating* v[16]
     cdef floating* y[16]
-    cdef floating* to[16]
+    cdef floating* past[16]
     cdef int some
     cdef bint same = (floating is float and element is float) or (floating is double and element is double)
     cdef bint as_it_lies = same and b.x_step == sizeof(element) and b.where == NULL
-    cdef bint targets = makes_targets(b), v_as_it_lies = same and b.v_step == sizeof(element) and not targets
+    cdef bint targets = makes_targets(b)
+    cdef bint v_as_it_lies = same and b.v != NULL and b.v_step == sizeof(element) and not targets
     cdef bint streams = b.stream and same and b.out_step == sizeof(element) and results > 1 and team == NULL
     cdef bint out_as_it_lies = same and b.out_step == sizeof(element) and not streams
-    cdef floating** past = <floating**> NULL
-    if streams and b.op.kind == SOFTMAX:  # at once, not from scratch
-        past = &to[0]
+    cdef bint at_once = streams and b.op.kind == SOFTMAX  # past the caches, not by way of scratch
     if not as_it_lies:
         gather_rows(b, b.x, b.x_stride, b.x_step, i, count, scratch, unused)
     if b.v != NULL and not v_as_it_lies and not targets:
@@ -125,20 +124,15 @@ cdef inline void one_group(
         for r in range(some):
             row = start + r
             x[r] = <const floating*> (b.x + offset(b, b.x_stride, i + row)) if as_it_lies else scratch + row * b.n
-            v[r] = second + row * b.n
-            if v_as_it_lies and b.v != NULL:
-                v[r] = <const floating*> (b.v + offset(b, b.v_stride, i + row))
+            v[r] = <const floating*> (b.v + offset(b, b.v_stride, i + row)) if v_as_it_lies else second + row * b.n
             y[r] = <floating*> (b.out + offset(b, b.out_stride, i + row)) if out_as_it_lies else scratch + row * b.n
-            to[r] = <floating*> (b.out + offset(b, b.out_stride, i + row)) if past != NULL else NULL
+            past[r] = <floating*> (b.out + offset(b, b.out_stride, i + row)) if at_once else NULL
             if results == 0:
                 y[r] = NULL
         if not group(x, v, y, past, some, b.n, &b.op, i + start, team):
             for r in range(some):  # each in its own way
-                group(
-                    x + r, v + r, y + r, past + r if past != NULL else <floating**> NULL, 1, b.n, &b.op, i + start + r,
-                    team
-                )
-    if past != NULL:
+                group(x + r, v + r, y + r, past + r, 1, b.n, &b.op, i + start + r, team)
+    if at_once:
         return
     if streams:
         for r in range(count):

@@ -50,11 +50,9 @@ cdef inline void block_sum(
             prefetch_bunch_ahead(from_x + i + GROUP)
             if keep:
                 prefetch_bunch_ahead(to + i + GROUP)
-                collect_some(a, from_x + i, to + i, step, s, how, which)
-            else:
-                if to != NULL:
-                    prefetch_bunch_to_write(to + i)
-                collect_some(a, from_x + i, <floating*> NULL, step, s, how, which)
+            elif to != NULL:
+                prefetch_bunch_to_write(to + i)
+            collect_some(a, from_x + i, to + i if keep else <floating*> NULL, step, s, how, which)
             i += step
         if i < n:
             collect_some(a, from_x + i, to + i if keep else <floating*> NULL, n - i, s, how, which)
@@ -167,20 +165,19 @@ cdef void team_block_max(const floating* x, Py_ssize_t n, vec[floating]* top) no
 
 
 cdef void team_sum(
-    const floating** x, floating** e, Py_ssize_t n, const Shared[floating]* s, int row, How how, Which which,
-    const Team* team
+    const floating** x, floating** e, Py_ssize_t n, const Shared[floating]* s, How how, Which which, const Team* team
 ) noexcept nogil:
     cdef Py_ssize_t k
     for k in prange(team.blocks, schedule="static", num_threads=team.threads):
-        team_block_sum(x, e, n, k, s, row, how, which, <Sums[floating]*> team.parts + k)
+        team_block_sum(x, e, n, k, s, how, which, <Sums[floating]*> team.parts + k)
 
 
 cdef void team_block_sum(
-    const floating** x, floating** e, Py_ssize_t n, Py_ssize_t k, const Shared[floating]* s, int row, How how,
-    Which which, Sums[floating]* part
+    const floating** x, floating** e, Py_ssize_t n, Py_ssize_t k, const Shared[floating]* s, How how, Which which,
+    Sums[floating]* part
 ) noexcept nogil:
     cdef control state = enter()
-    block_sum(x, e, k * BLOCK, min(n - k * BLOCK, BLOCK), s, row, 1, Which is All, how, which, part)
+    block_sum(x, e, k * BLOCK, min(n - k * BLOCK, BLOCK), s, 0, 1, Which is All, how, which, part)
     leave(state)
 
 
@@ -231,28 +228,20 @@ cdef inline void rows_sum(
     """Of each row of a group the sums of its blocks, added in their order"""
     cdef Py_ssize_t k, start
     cdef int r
-    cdef Sums[floating] part
+    cdef Sums[floating] part[16]
     cdef Sums[floating]* parts
     if team != NULL:
-        team_sum(x, e, n, s, 0, how, which, team)
+        team_sum(x, e, n, s, how, which, team)
         parts = <Sums[floating]*> team.parts
         total[0] = parts[0]
         for k in range(1, team.blocks):
             merge(total[0], parts[k])
         return
-    if n <= BLOCK:
-        block_sum(x, e, 0, n, s, 0, count, Which is All, how, which, total)
-        return
-    for r in range(count):
-        for start from 0 <= start < n by BLOCK:
-            block_sum(
-                x + r, e + r if e != NULL else <floating**> NULL, start, min(n - start, BLOCK), s, r, 1, Which is All,
-                how, which, &part
-            )
-            if start == 0:
-                total[r] = part
-            else:
-                merge(total[r], part)
+    block_sum(x, e, 0, min(n, BLOCK), s, 0, count, Which is All, how, which, total)
+    for start from BLOCK <= start < n by BLOCK:
+        block_sum(x, e, start, min(n - start, BLOCK), s, 0, count, Which is All, how, which, &part[0])
+        for r in range(count):
+            merge(total[r], part[r])
 
 
 # ---- a group of rows: at most as many as a register has lanes ----
@@ -276,8 +265,8 @@ cdef inline void apply_group(
     const floating** x, floating** y, floating** past, int count, Py_ssize_t n, vec[floating] top, const Operation* op,
     How how, const Team* team
 ) noexcept nogil:
-    """Rows from x to y (logsumexp: to y[0]), or softmax, by way of y, past the caches unless `past` is NULL; row r has
-    its maximum in lane r of top"""
+    """Rows from x to y (logsumexp: to y[0]), or softmax, by way of y, past the caches to where `past` says, unless that
+    is NULL for each row; row r has its maximum in lane r of top"""
     cdef int r
     cdef Shift[floating] s
     cdef Sums[floating] sums[16]
@@ -294,7 +283,7 @@ cdef inline void apply_group(
         factor = reciprocal(sums[0], s, <floating> op.empty)
         if team != NULL:
             team_scale(y, n, &factor, team)
-        elif past == NULL:
+        elif past[0] == NULL:
             block_scale(y, count, 0, n, &factor, False)
         else:
             for r in range(count):

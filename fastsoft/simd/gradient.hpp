@@ -31,7 +31,6 @@ template <class T> INLINE bool is_finite(T a) { return a - a == 0; }
 template <class T> INLINE bool all_moderate(vec<T> a) { return all_finite(a * fill(2 * constants<T>::split)); }
 
 template <class T> INLINE vec<T> finite_part(vec<T> a) { return keep(equal(a - a, fill(T(0))), a); }
-template <class T> INLINE vec<T> minus(vec<T> a) { return fill(T(0)) - a; }
 
 // ---- pairs ----
 

@@ -259,22 +259,23 @@ template <class T, int U> INLINE void take_apart(const Sums<T, U>& a, Sums<T>* p
         parts[k].ties = part(a.ties, k);
     }
 }
-template <class A> INLINE void merge(A& a, const A& b, All) {
+// Of pairs, or of sums without their ties.
+template <class A> INLINE void merge_values(A& a, const A& b) {
     const auto p = two_sum(a.hi, b.hi);
     a.hi = p.hi;
     a.lo = (a.lo + b.lo) + p.lo;
 }
-template <class T> INLINE void merge(Sums<T>& a, const Sums<T>& b, All) { merge<Sums<T>>(a, b, All()); }
-template <class T, int U> INLINE void merge(Sums<T, U>& a, const Sums<T, U>& b, Others) {
-    merge<Sums<T, U>>(a, b, All());
+template <class T, int U> INLINE void merge(Sums<T, U>& a, const Sums<T, U>& b) {
+    merge_values(a, b);
     a.ties = a.ties + b.ties;
 }
-template <class T, int U> INLINE void merge(Sums<T, U>& a, const Sums<T, U>& b) { merge(a, b, Others()); }
+template <class T> INLINE void merge(Sums<T>& a, const Sums<T>& b, All) { merge_values(a, b); }  // which has no ties
+template <class T> INLINE void merge(Sums<T>& a, const Sums<T>& b, Others) { merge(a, b); }
 // Fold `count` rows, at most as many as a vec has lanes: of a[i] all lanes are combined, as a tree over the lanes
 // whose numbers differ in one bit, the highest first. The result, in a[0], has row i in lane i; lanes beyond the
 // rows repeat one of them. So the horizontal work of several rows is done together.
 template <class T> INLINE void join(vec<T>& a, vec<T> b) { a = larger(a, b); }
-template <class T> INLINE void join(pair<T>& a, const pair<T>& b) { merge<pair<T>>(a, b, All()); }
+template <class T> INLINE void join(pair<T>& a, const pair<T>& b) { merge_values(a, b); }
 template <class T> INLINE void join(Sums<T>& a, const Sums<T>& b) { merge(a, b); }
 template <int k, class T> INLINE pair<T> swap_lanes(const pair<T>& a) { return {swap_lanes<k>(a.hi), swap_lanes<k>(a.lo)}; }
 template <int k, class T> INLINE Sums<T> swap_lanes(const Sums<T>& a) {

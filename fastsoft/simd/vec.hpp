@@ -246,26 +246,28 @@ template <class T, class S> APART void square_to_rows(const T* tile, ptrdiff_t l
 
 // Rows of n classes into the lanes of the tile at `tile`, class j at tile + j * lanes, and back, of the first `count`
 // rows; as many row pointers as a vec has lanes. Where the last classes do not fill a register, some go twice.
-template <class T, class S> APART void rows_to_tile(const S* const* rows, ptrdiff_t n, T* tile) {
+template <class T, class S> APART void to_tile(const S* const* rows, ptrdiff_t n, T* tile) {
     const int lanes = vec<T>::lanes, width = vec<T>::width;
     const S* at[lanes];
     if constexpr (turns && std::is_same<S, T>::value) {
-        for (ptrdiff_t start = 0; start < n && n >= width; start += width) {
-            const ptrdiff_t j = start + width <= n ? start : n - width;
-            for (int r = 0; r < lanes; r += width) {
-                typename isa<T>::reg a[width];
-                turn_rows(rows + r, j, a);
-                for (int k = 0; k < width; k++) store(tile + (j + k) * lanes + r, a[k]);
+        if (n >= width) {
+            for (ptrdiff_t start = 0; start < n; start += width) {
+                const ptrdiff_t j = start + width <= n ? start : n - width;
+                for (int r = 0; r < lanes; r += width) {
+                    typename isa<T>::reg a[width];
+                    turn_rows(rows + r, j, a);
+                    for (int k = 0; k < width; k++) store(tile + (j + k) * lanes + r, a[k]);
+                }
             }
+            return;
         }
-        if (n >= width) return;
     }
     for (ptrdiff_t j = 0; j < n; j += lanes) {
         for (int i = 0; i < lanes; i++) at[i] = rows[i] + j;
         rows_to_square(at, n - j, tile + j * lanes);
     }
 }
-template <class T, class S> APART void tile_to_rows(const T* tile, ptrdiff_t n, S* const* rows, int count) {
+template <class T, class S> APART void from_tile(const T* tile, ptrdiff_t n, S* const* rows, int count) {
     const int lanes = vec<T>::lanes, width = vec<T>::width;
     S* at[lanes];
     if constexpr (turns && std::is_same<S, T>::value) {

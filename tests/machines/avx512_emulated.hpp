@@ -37,30 +37,41 @@ template <class M, class F> inline M mask(int n, F f) {
     return m;
 }
 
-#define EMULATE_BOTH(name, T, V, M, n)                                                                                    \
-    inline V set1(T a) { return each<V>([=](int) { return a; }); }                                                        \
-    inline V load(const T* p) { return each<V>([=](int i) { return p[i]; }); }                                            \
-    inline void store(T* p, const V& a) { std::memcpy(p, a.a, sizeof a.a); }                                              \
-    inline V mask_load(const V& rest, M m, const T* p) { return each<V>([&](int i) { return m >> i & 1 ? p[i] : rest.a[i]; }); } \
-    inline void mask_store(T* p, M m, const V& a) { for (int i = 0; i < n; i++) if (m >> i & 1) p[i] = a.a[i]; }          \
-    inline V add(const V& a, const V& b) { return each<V>([&](int i) { return a.a[i] + b.a[i]; }); }                      \
-    inline V sub(const V& a, const V& b) { return each<V>([&](int i) { return a.a[i] - b.a[i]; }); }                      \
-    inline V mul(const V& a, const V& b) { return each<V>([&](int i) { return a.a[i] * b.a[i]; }); }                      \
-    inline V div(const V& a, const V& b) { return each<V>([&](int i) { return a.a[i] / b.a[i]; }); }                      \
-    inline V fmadd(const V& a, const V& b, const V& c) { return each<V>([&](int i) { return std::fma(a.a[i], b.a[i], c.a[i]); }); }   \
-    inline V fmsub(const V& a, const V& b, const V& c) { return each<V>([&](int i) { return std::fma(a.a[i], b.a[i], -c.a[i]); }); }  \
-    inline V fnmadd(const V& a, const V& b, const V& c) { return each<V>([&](int i) { return std::fma(-a.a[i], b.a[i], c.a[i]); }); } \
-    inline V max(const V& a, const V& b) { return each<V>([&](int i) { return a.a[i] > b.a[i] ? a.a[i] : b.a[i]; }); }    \
-    inline M cmp(const V& a, const V& b, int how) {                                                                       \
-        return mask<M>(n, [&](int i) {                                                                                    \
-            return how == _CMP_EQ_OQ ? a.a[i] == b.a[i] : how == _CMP_NLT_UQ ? !(a.a[i] < b.a[i])                         \
-                                                                            : a.a[i] != a.a[i] || b.a[i] != b.a[i];       \
-        });                                                                                                               \
-    }                                                                                                                     \
-    inline V maskz_mov(M m, const V& a) { return each<V>([&](int i) { return m >> i & 1 ? a.a[i] : T(0); }); }            \
-    inline V mask_mov(const V& rest, M m, const V& a) { return each<V>([&](int i) { return m >> i & 1 ? a.a[i] : rest.a[i]; }); }
-EMULATE_BOTH(ps, float, f32, m16, 16)
-EMULATE_BOTH(pd, double, f64, m8, 8)
+template <class V> struct of;
+template <> struct of<f32> { typedef float element; typedef m16 bits; };
+template <> struct of<f64> { typedef double element; typedef m8 bits; };
+#define TV template <class V> inline V
+template <class V> using element = typename of<V>::element;
+template <class V> using bits = typename of<V>::bits;
+template <class V> const int count = sizeof(V) / sizeof(element<V>);
+
+inline f32 set1(float a) { return each<f32>([=](int) { return a; }); }
+inline f64 set1(double a) { return each<f64>([=](int) { return a; }); }
+inline f32 load(const float* p) { return each<f32>([=](int i) { return p[i]; }); }
+inline f64 load(const double* p) { return each<f64>([=](int i) { return p[i]; }); }
+template <class V> inline void store(element<V>* p, const V& a) { std::memcpy(p, a.a, sizeof a.a); }
+TV mask_load(const V& rest, bits<V> m, const element<V>* p) {
+    return each<V>([&](int i) { return m >> i & 1 ? p[i] : rest.a[i]; });
+}
+template <class V> inline void mask_store(element<V>* p, bits<V> m, const V& a) {
+    for (int i = 0; i < count<V>; i++) if (m >> i & 1) p[i] = a.a[i];
+}
+TV add(const V& a, const V& b) { return each<V>([&](int i) { return a.a[i] + b.a[i]; }); }
+TV sub(const V& a, const V& b) { return each<V>([&](int i) { return a.a[i] - b.a[i]; }); }
+TV mul(const V& a, const V& b) { return each<V>([&](int i) { return a.a[i] * b.a[i]; }); }
+TV div(const V& a, const V& b) { return each<V>([&](int i) { return a.a[i] / b.a[i]; }); }
+TV fmadd(const V& a, const V& b, const V& c) { return each<V>([&](int i) { return std::fma(a.a[i], b.a[i], c.a[i]); }); }
+TV fmsub(const V& a, const V& b, const V& c) { return each<V>([&](int i) { return std::fma(a.a[i], b.a[i], -c.a[i]); }); }
+TV fnmadd(const V& a, const V& b, const V& c) { return each<V>([&](int i) { return std::fma(-a.a[i], b.a[i], c.a[i]); }); }
+TV max(const V& a, const V& b) { return each<V>([&](int i) { return a.a[i] > b.a[i] ? a.a[i] : b.a[i]; }); }
+template <class V> inline bits<V> cmp(const V& a, const V& b, int how) {
+    return mask<bits<V>>(count<V>, [&](int i) {
+        return how == _CMP_EQ_OQ ? a.a[i] == b.a[i] : how == _CMP_NLT_UQ ? !(a.a[i] < b.a[i])
+                                                                        : a.a[i] != a.a[i] || b.a[i] != b.a[i];
+    });
+}
+TV mask_mov(const V& rest, bits<V> m, const V& a) { return each<V>([&](int i) { return m >> i & 1 ? a.a[i] : rest.a[i]; }); }
+TV maskz_mov(bits<V> m, const V& a) { return mask_mov(set1(element<V>(0)), m, a); }
 
 inline f32 permute_ps(const f32& a, int k) { return each<f32>([&](int i) { return a.a[i / 4 * 4 + (k >> 2 * (i % 4) & 3)]; }); }
 inline f64 permute_pd(const f64& a, int k) { return each<f64>([&](int i) { return a.a[i / 2 * 2 + (k >> i & 1)]; }); }
@@ -118,6 +129,8 @@ inline void mask_store_16(void* p, m16 m, __m256i a) {
     const u16 u = as<u16>(a);
     for (int i = 0; i < 16; i++) if (m >> i & 1) ((uint16_t*)p)[i] = u.a[i];
 }
+
+#undef TV
 
 }  // namespace emulated
 
