@@ -23,8 +23,14 @@ cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
 
 
 cdef inline int rows_in_group(const Batch* b, Py_ssize_t lanes) noexcept nogil:
-    """As many as a register has lanes, but no more than stay in the first-level cache"""
-    return <int> max(1, min(lanes, (GROUP // 2 if b.v != NULL else GROUP) // max(b.n, 1)))
+    """As many as a register has lanes, but no more than stay in the first-level cache, which matters most to what
+    computes least"""
+    cdef Py_ssize_t classes = GROUP
+    if b.op.kind >= VJP_FROM_OUTPUT:
+        classes = GROUP * lanes // 32
+    elif b.v != NULL:
+        classes = GROUP // 2
+    return <int> max(1, min(lanes, classes // max(b.n, 1)))
 
 
 cdef inline int tiles_together(Py_ssize_t n) noexcept nogil:
@@ -97,7 +103,7 @@ cdef inline void one_group(
     const Batch* b, Py_ssize_t i, Py_ssize_t count, floating* scratch, element* unused, const Team* team
 ) noexcept nogil:
     """Rows i .. i + count from x to out: as they lie where they can be used so, else by way of scratch"""
-    cdef Py_ssize_t results = results_of(b), r, row, start, few = rows_in_group(b, REGISTER // sizeof(floating))
+    cdef Py_ssize_t results = results_of(b), r, row, start, few = count
     cdef floating* second = scratch + count * b.n
     cdef const floating* x[16]
     cdef const floating* v[16]
@@ -111,6 +117,8 @@ cdef inline void one_group(
     cdef bint streams = b.stream and same and b.out_step == sizeof(element) and results > 1 and team == NULL
     cdef bint out_as_it_lies = same and b.out_step == sizeof(element) and not streams
     cdef bint at_once = streams and b.op.kind == SOFTMAX  # past the caches, not by way of scratch
+    if are_columns(b):
+        few = rows_in_group(b, REGISTER // sizeof(floating))
     if not as_it_lies:
         gather_rows(b, b.x, b.x_stride, b.x_step, i, count, scratch, unused)
     if b.v != NULL and not v_as_it_lies and not targets:

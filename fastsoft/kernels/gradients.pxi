@@ -1,5 +1,5 @@
-# Derivatives and losses: rows, contiguous and in their work type. A pass goes over a row once, by blocks; what is
-# horizontal, or done once a row, is done for a group of rows together, as in rows.pxi.
+# Derivatives and losses: rows, contiguous and in their work type. A pass goes once over the rows of a group, by blocks,
+# all in one call; what is horizontal, or done once a row, is done for the group together, as in rows.pxi.
 
 cdef enum What:
     WEIGH  # y = e = exp(x - max); sums of e, and of e (v scale - middle)
@@ -25,51 +25,59 @@ cdef inline void block_weigh(
     const Pass[floating]* p, Py_ssize_t start, Py_ssize_t stop, How how, Sums[floating]* sums, Sums[floating]* dots
 ) noexcept nogil:
     """WEIGH"""
-    cdef Py_ssize_t i = start, end, lanes = REGISTER // sizeof(floating), step = together * lanes
-    cdef floating low = -INFINITY, zero = 0, scale = p.scale, middle = p.middle
-    cdef Shared[floating] s = of_row(p.shared[0], p.row)
+    cdef Py_ssize_t i, end, lanes = REGISTER // sizeof(floating), step = together * lanes
+    cdef int r
+    cdef const floating* x
+    cdef const floating* v
+    cdef floating* y
+    cdef floating low = -INFINITY, zero = 0, scale, middle
+    cdef Shared[floating] s
     cdef All all_terms
     cdef Sums[floating] a, d
     cdef vec[floating] run
-    cdef bunch[floating] v, e
-    begin(a)
-    begin_runs(d)
-    while i < stop:
-        end = min(stop, i + run_length * lanes)
-        run = fill(zero)
-        while i < end:
-            v = load_bunch(p.x + i, stop - i, low)
-            e = shifted_exp(v, s, how)
-            prefetch_bunch_ahead(p.x + i + GROUP)
-            prefetch_bunch_ahead(p.v + i + GROUP)
-            store(p.y + i, e, stop - i)
-            collect_in_turn(a, e, v, s, all_terms)
-            add_products(run, e, weighed(load_bunch(p.v + i, stop - i, zero), scale, middle))
-            i += step
-        end_run(d, run)
-    finish(a)
-    sums[0] = a
-    dots[0] = d
+    cdef bunch[floating] z, e
+    for r in range(p.first, p.last):
+        x, v, y, scale, middle = p.x[r], p.v[r], p.y[r], p.scale[r], p.middle[r]
+        s = of_row(p.shared[0], r)
+        begin(a)
+        begin_runs(d)
+        i = start
+        while i < stop:
+            end = min(stop, i + run_length * lanes)
+            run = fill(zero)
+            while i < end:
+                z = load_bunch(x + i, stop - i, low)
+                e = shifted_exp(z, s, how)
+                prefetch_bunch_ahead(x + i + GROUP)
+                prefetch_bunch_ahead(v + i + GROUP)
+                store(y + i, e, stop - i)
+                collect_in_turn(a, e, z, s, all_terms, False)
+                add_products(run, e, weighed(load_bunch(v + i, stop - i, zero), scale, middle))
+                i += step
+            end_run(d, run)
+        finish(a)
+        sums[r] = a
+        dots[r] = d
 
 
 cdef inline void add_to_run(
-    const Pass[floating]* p, Runs what, Py_ssize_t i, Py_ssize_t left, How how, vec[floating]* run,
-    vec[floating]* weights, Sums[floating]* exact
+    const floating* x, const floating* v, Runs what, Py_ssize_t left, How how, const Shift[floating]* shift,
+    floating scale, floating middle, vec[floating]* run, vec[floating]* weights, Sums[floating]* exact
 ) noexcept nogil:
     """A bunch, of which `left` lanes are there"""
     cdef floating zero = 0, one = 1
-    cdef bunch[floating] v = load_bunch(p.v + i, left, zero)
+    cdef bunch[floating] w = load_bunch(v, left, zero)
     if Runs is Product:
-        add_products(run[0], load_bunch(p.x + i, left, zero), v)
+        add_products(run[0], load_bunch(x, left, zero), w)
     elif Runs is Dot:
-        add_products(run[0], load_bunch(p.x + i, left, zero), weighed(v, p.scale, p.middle))
+        add_products(run[0], load_bunch(x, left, zero), weighed(w, scale, middle))
     elif Runs is Total:
-        add_exactly(exact[0], multiplied(v, p.scale))  # nothing bounds it
+        add_exactly(exact[0], multiplied(w, scale))  # nothing bounds it
     elif Runs is Target:
-        add_terms(weights[0], v)
-        add_terms(run[0], shortfall(load_bunch(p.x + i, left, zero), v, p.shift[0], how))
+        add_terms(weights[0], w)
+        add_terms(run[0], shortfall(load_bunch(x, left, zero), w, shift[0], how))
     else:
-        add_terms(run[0], target_log(load_bunch(p.x + i, left, one), v))
+        add_terms(run[0], target_log(load_bunch(x, left, one), w))
 
 
 cdef inline void block_runs(
@@ -77,71 +85,91 @@ cdef inline void block_runs(
     Sums[floating]* dots
 ) noexcept nogil:
     """The passes that give sums, but for those of exp"""
-    cdef Py_ssize_t i = start, k, lanes = REGISTER // sizeof(floating), step = together * lanes
-    cdef floating zero = 0
+    cdef Py_ssize_t i, k, lanes = REGISTER // sizeof(floating), step = together * lanes
+    cdef int r
+    cdef const floating* x
+    cdef const floating* v
+    cdef floating zero = 0, scale, middle
+    cdef Shift[floating] own
     cdef Sums[floating] a, d
     cdef vec[floating] run, weights
-    begin_runs(a)
-    begin_runs(d)
-    while i < stop:
-        run = fill(zero)
-        weights = run
-        if i + run_length * lanes <= stop:
-            for k in range(run_length // together):
-                add_to_run(p, what, i + k * step, step, how, &run, &weights, &d)
-        else:
-            for k from i <= k < stop by step:
-                add_to_run(p, what, k, stop - k, how, &run, &weights, &d)
-        i += run_length * lanes
-        if Runs is not Total:
-            end_run(d, run)
+    for r in range(p.first, p.last):
+        x, v, scale, middle = p.x[r], p.v[r], p.scale[r], p.middle[r]
         if Runs is Target:
-            end_run(a, weights)
-    sums[0] = a
-    dots[0] = d
+            own = of_row(p.shift[0], r)
+        begin_runs(a)
+        begin_runs(d)
+        for i from start <= i < stop by run_length * lanes:
+            run = fill(zero)
+            weights = run
+            if i + run_length * lanes <= stop:
+                for k in range(run_length // together):
+                    add_to_run(x + i + k * step, v + i + k * step, what, step, how, &own, scale, middle, &run, &weights, &d)
+            else:
+                for k from i <= k < stop by step:
+                    add_to_run(x + k, v + k, what, stop - k, how, &own, scale, middle, &run, &weights, &d)
+            if Runs is not Total:
+                end_run(d, run)
+            if Runs is Target:
+                end_run(a, weights)
+        sums[r] = a
+        dots[r] = d
 
 
-cdef inline void block_map(
-    const Pass[floating]* p, Map what, Py_ssize_t start, Py_ssize_t stop
+cdef inline void map_some(
+    const floating* from_x, const floating* from_v, floating* y, Map what, Py_ssize_t left, floating scale,
+    floating middle, const pair[floating]* factor, const pair[floating]* mean, const pair[floating]* minus
 ) noexcept nogil:
+    """A bunch of y, of which `left` lanes are there"""
+    cdef floating zero = 0
+    cdef bunch[floating] x = load_bunch(from_x, left, zero)
+    if Map is Turn:
+        x = turned(x, load_bunch(from_v, left, zero), scale, mean[0], factor[0])
+    elif Map is TurnOutput:
+        x = turned_output(x, load_bunch(from_v, left, zero), mean[0])
+    elif Map is Centre:
+        x = centred(load_bunch(from_v, left, zero), scale, middle, mean[0])
+    elif Map is LogTurn:
+        x = log_turned(x, load_bunch(from_v, left, zero), factor[0], minus[0], middle)
+    elif Map is Slope:
+        x = less_target(x, load_bunch(from_v, left, zero), factor[0], middle)
+    elif Map is Scale:
+        x = scaled(x, factor[0])
+    elif Map is Times:
+        x = multiplied(x, scale)
+    elif Map is DiagonalOf:
+        x = own_slope(scaled(x, factor[0]), middle)
+    else:
+        x = target_slope(x, load_bunch(from_v, left, zero))
+    store(y, x, left)
+
+
+cdef inline void block_map(const Pass[floating]* p, Map what, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The passes that give y"""
     cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
-    cdef const floating* from_x = p.x  # all of p by value: for the compiler a store to y might change it
-    cdef const floating* from_v = p.v
-    cdef floating* y = p.y
-    cdef floating zero = 0, scale = p.scale, middle = p.middle
-    cdef pair[floating] factor = in_all(p.factor), mean = in_all(p.mean), minus = in_all(p.minus)
-    cdef bunch[floating] x
-    for i from start <= i < stop by step:
-        x = load_bunch(from_x + i, stop - i, zero)
-        if Map is Turn:
-            x = turned(x, load_bunch(from_v + i, stop - i, zero), scale, mean, factor)
-        elif Map is TurnOutput:
-            x = turned_output(x, load_bunch(from_v + i, stop - i, zero), mean)
-        elif Map is Centre:
-            x = centred(load_bunch(from_v + i, stop - i, zero), scale, middle, mean)
-        elif Map is LogTurn:
-            x = log_turned(x, load_bunch(from_v + i, stop - i, zero), factor, minus, middle)
-        elif Map is Slope:
-            x = less_target(x, load_bunch(from_v + i, stop - i, zero), factor, middle)
-        elif Map is Scale:
-            x = scaled(x, factor)
-        elif Map is Times:
-            x = multiplied(x, scale)
-        elif Map is DiagonalOf:
-            x = own_slope(scaled(x, factor), middle)
-        else:
-            x = target_slope(x, load_bunch(from_v + i, stop - i, zero))
-        store(y + i, x, stop - i)
+    cdef int r
+    cdef const floating* x
+    cdef const floating* v
+    cdef floating* y
+    cdef floating scale, middle
+    cdef pair[floating] factor, mean, minus
+    for r in range(p.first, p.last):
+        x, v, y, scale, middle = p.x[r], p.v[r], p.y[r], p.scale[r], p.middle[r]
+        factor, mean, minus = of_row(p.factor, r), of_row(p.mean, r), of_row(p.minus, r)
+        i = start
+        while i + step <= stop:
+            map_some(x + i, v + i, y + i, what, step, scale, middle, &factor, &mean, &minus)
+            i += step
+        if i < stop:
+            map_some(x + i, v + i, y + i, what, stop - i, scale, middle, &factor, &mean, &minus)
 
 
 cdef inline void block_pass(
     const Pass[floating]* p, Py_ssize_t k, How how, Sums[floating]* sums, Sums[floating]* dots
 ) noexcept nogil:
-    """Block k of a row"""
-    cdef Py_ssize_t start = k * BLOCK, stop = min(p.n, start + BLOCK)
-    cdef const floating* x = p.x
-    cdef floating* y = p.y
+    """Block k of each row"""
+    cdef Py_ssize_t start = k * BLOCK, stop = min(p.n, start + BLOCK), n = stop - start
+    cdef int first = p.first, count = p.last - p.first
     cdef Others others
     cdef Product product
     cdef Dot dot
@@ -160,9 +188,9 @@ cdef inline void block_pass(
     if p.what == WEIGH:
         block_weigh(p, start, stop, how, sums, dots)
     elif p.what == EXP:
-        block_sum(&x, &y, start, stop - start, p.shared, p.row, 1, True, how, others, sums)
+        block_sum(p.x + first, p.y + first, start, n, p.shared, first, count, True, how, others, sums + first)
     elif p.what == EXP_SUM:
-        block_sum(&x, <floating**> NULL, start, stop - start, p.shared, p.row, 1, False, how, others, sums)
+        block_sum(p.x + first, NULL, start, n, p.shared, first, count, False, how, others, sums + first)
     elif p.what == PRODUCT:
         block_runs(p, product, start, stop, how, sums, dots)
     elif p.what == DOT:
@@ -205,28 +233,31 @@ cdef void team_block_pass(const Pass[floating]* p, Py_ssize_t k, How how, Sums[f
     leave(state)
 
 
-cdef inline void row_pass(Pass[floating]* p, int what, How how, const Team* team) noexcept nogil:
-    """A whole row: its blocks in order on this thread, or shared out; the same bits either way"""
+cdef inline void rows_pass(Pass[floating]* p, int what, How how, const Team* team) noexcept nogil:
+    """Rows p.first .. p.last of a group: their blocks in order on this thread, or, of the one row, shared out; the same
+    bits either way"""
     cdef Py_ssize_t k
-    cdef Sums[floating] sums, dots
+    cdef int r
+    cdef Sums[floating] sums[16]
+    cdef Sums[floating] dots[16]
     cdef Sums[floating]* parts
     p.what = what
     if team != NULL:
         team_pass(p, how, team)
         parts = <Sums[floating]*> team.parts
         if what < TURN:
-            p.sums = parts[0]
-            p.dots = parts[1]
+            p.sums[0] = parts[0]
+            p.dots[0] = parts[1]
             for k in range(1, team.blocks):
-                merge(p.sums, parts[2 * k])
-                merge(p.dots, parts[2 * k + 1])
+                merge(p.sums[0], parts[2 * k])
+                merge(p.dots[0], parts[2 * k + 1])
         return
-    block_pass(p, 0, how, &p.sums, &p.dots)
+    block_pass(p, 0, how, p.sums, p.dots)
     for k in range(1, (p.n + BLOCK - 1) // BLOCK):
-        block_pass(p, k, how, &sums, &dots)
-        if what < TURN:
-            merge(p.sums, sums)
-            merge(p.dots, dots)
+        block_pass(p, k, how, sums, dots)
+        for r in range(p.first, p.last if what < TURN else p.first):
+            merge(p.sums[r], sums[r])
+            merge(p.dots[r], dots[r])
 
 
 # ---- a group of rows ----
@@ -263,15 +294,60 @@ cdef inline void row_tidy(floating* y, Py_ssize_t n) noexcept nogil:
         store(y + i, one_nan(v, v), n - i)
 
 
-cdef inline void row_finish(
-    Pass[floating]* p, const Operation* op, How how, const Team* team, bint tidy
+cdef inline void begin_pass(
+    Pass[floating]* p, const floating** x, const floating** v, floating** y, int count, Py_ssize_t n,
+    const Shift[floating]* s
 ) noexcept nogil:
-    """What is left of 1/T; NaN"""
+    """Passes over all rows of a group, each v taken as it is"""
+    cdef int r
+    p.x, p.v, p.y, p.first, p.last, p.n = x, v, y, 0, count, n
+    p.shift = s
+    if s != NULL:
+        p.shared = &s.each
+    for r in range(16):
+        p.scale[r] = 1
+        p.middle[r] = 0
+
+
+cdef inline void row_pass(Pass[floating]* p, int r, int what, How how, const Team* team) noexcept nogil:
+    """Of a group row r alone"""
+    cdef int count = p.last
+    p.first, p.last = r, r + 1
+    rows_pass(p, what, how, team)
+    p.first, p.last = 0, count
+
+
+cdef inline void rows_total(Pass[floating]* p, int what, int again, const Team* team) noexcept nogil:
+    """Sums of products or terms, of each row as it is; where that asks for a scale, `again` with one"""
+    cdef int r
+    cdef Plain plain
+    rows_pass(p, what, plain, team)
+    for r in range(p.last):
+        if not all_moderate(p.dots[r].hi):
+            p.scale[r] = small_scale(p.scale[r])
+            row_pass(p, r, again, plain, team)
+
+
+cdef inline void rows_tidy(Pass[floating]* p, vec[floating] finite) noexcept nogil:
+    """NaN, in rows where `finite` is not"""
+    cdef int r
+    if not all_finite(finite):
+        for r in range(p.last):
+            if not is_finite(in_lane(finite, r)):
+                row_tidy(p.y[r], p.n)
+
+
+cdef inline void rows_finish(
+    Pass[floating]* p, const Operation* op, How how, const Team* team, vec[floating] finite
+) noexcept nogil:
+    """What is left of 1/T; and rows_tidy"""
+    cdef int r
     if op.factor.g != 1:
-        p.x, p.scale = p.y, <floating> op.factor.g
-        row_pass(p, TIMES, how, team)
-    if tidy:
-        row_tidy(p.y, p.n)
+        p.x = <const floating**> p.y
+        for r in range(p.last):
+            p.scale[r] = <floating> op.factor.g
+        rows_pass(p, TIMES, how, team)
+    rows_tidy(p, finite)
 
 
 cdef inline void apply_vjp(
@@ -283,43 +359,29 @@ cdef inline void apply_vjp(
     cdef int r
     cdef Pass[floating] p
     cdef Vjp[floating] a
-    cdef Sums[floating] sums[16]
-    cdef Sums[floating] dots[16]
     cdef Py_ssize_t at[16]
-    cdef floating scale[16]
-    cdef floating middle[16]
-    for r in range(16):
-        scale[r] = 1
-        middle[r] = 0
-    p.n = n
+    begin_pass(&p, x, v, y, count, n, s)
     for r in range(count):
-        p.x, p.v, p.y = x[r], v[r], y[r]
-        p.shared, p.row = &s.each, r
         at[r] = row_find(x[r], n, in_lane(top, r))
-        middle[r] = v[r][at[r]]
-        p.scale, p.middle = 1, middle[r]
-        row_pass(&p, WEIGH, how, team)
-        sums[r] = p.sums
-        if not all_moderate(p.dots.hi) or not (has_fma or row_moderate(v[r], n)):
-            scale[r] = small_scale(scale[r])
-            middle[r] *= scale[r]
-            p.x, p.scale, p.middle = y[r], scale[r], middle[r]
-            row_pass(&p, DOT, how, team)
-        dots[r] = p.dots
-    fold(&sums[0], count, all_terms)
-    fold(&dots[0], count, all_terms)
-    set_vjp(a, sums[0], dots[0], s[0], load(scale, 16, scale[0]), load(middle, 16, scale[0]), op.factor)
+        p.middle[r] = v[r][at[r]]
+    rows_pass(&p, WEIGH, how, team)
+    p.x = <const floating**> y
     for r in range(count):
-        p.x, p.v, p.y, p.scale = y[r], v[r], y[r], scale[r]
-        p.mean, p.factor = in_lane(a.mean, r), in_lane(a.factor, r)
-        if op.kind == VJP:
-            row_pass(&p, TURN, how, team)
-            y[r][at[r]] = in_lane(a.dominant, r)
-        else:
-            p.middle = 1 / scale[r]
-            row_pass(&p, CENTRE, how, team)
-            y[r][at[r]] = in_lane(a.gap, r)
-        row_finish(&p, op, how, team, not is_finite(p.mean.hi + p.factor.hi))
+        if not all_moderate(p.dots[r].hi) or not (has_fma or row_moderate(v[r], n)):
+            p.scale[r] = small_scale(p.scale[r])
+            p.middle[r] *= p.scale[r]
+            row_pass(&p, r, DOT, how, team)
+    fold(p.sums, count, all_terms)
+    fold(p.dots, count, all_terms)
+    set_vjp(a, p.sums[0], p.dots[0], s[0], load(p.scale, 16, p.scale[0]), load(p.middle, 16, p.scale[0]), op.factor)
+    p.mean, p.factor = a.mean, a.factor
+    if op.kind == VJP_GAP:
+        for r in range(count):
+            p.middle[r] = 1 / p.scale[r]
+    rows_pass(&p, TURN if op.kind == VJP else CENTRE, how, team)
+    for r in range(count):
+        y[r][at[r]] = in_lane(a.dominant if op.kind == VJP else a.gap, r)
+    rows_finish(&p, op, how, team, a.mean.hi + a.factor.hi)
 
 
 cdef inline void apply_log_vjp(
@@ -332,37 +394,24 @@ cdef inline void apply_log_vjp(
     cdef int r
     cdef Pass[floating] p
     cdef LogVjp[floating] a
-    cdef Sums[floating] sums[16]
     cdef Sums[floating] totals[16]
     cdef Py_ssize_t at[16]
-    cdef floating at_max[16]
-    cdef floating scale[16]
-    for r in range(16):
-        at_max[r] = 0
-        scale[r] = 1
-    p.n = n
+    begin_pass(&p, x, v, y, count, n, s)
+    rows_total(&p, TOTAL, TOTAL, team)
     for r in range(count):
-        p.x, p.v, p.y = x[r], v[r], y[r]
-        p.shared, p.row = &s.each, r
+        totals[r] = p.dots[r]
         at[r] = row_find(x[r], n, in_lane(top, r))
-        at_max[r] = v[r][at[r]]
-        p.scale = 1
-        row_pass(&p, TOTAL, how, team)
-        if not all_moderate(p.dots.hi):
-            p.scale = scale[r] = small_scale(scale[r])
-            row_pass(&p, TOTAL, how, team)
-        totals[r] = p.dots
-        row_pass(&p, EXP, how, team)
-        sums[r] = p.sums
-    fold(&sums[0], count, others)
+        p.middle[r] = v[r][at[r]]
+    rows_pass(&p, EXP, how, team)
+    fold(p.sums, count, others)
     fold(&totals[0], count, all_terms)
-    set_log_vjp(a, sums[0], totals[0], s[0], load(at_max, 16, at_max[0]), load(scale, 16, scale[0]), op.factor)
+    set_log_vjp(a, p.sums[0], totals[0], s[0], load(p.middle, 16, p.scale[0]), load(p.scale, 16, p.scale[0]), op.factor)
+    p.x, p.factor, p.minus = <const floating**> y, a.factor, a.minus
+    store(p.middle, a.up, REGISTER // sizeof(floating))
+    rows_pass(&p, LOG_TURN, how, team)
     for r in range(count):
-        p.x, p.v, p.y, p.middle = y[r], v[r], y[r], in_lane(a.up, r)
-        p.factor, p.minus = in_lane(a.factor, r), in_lane(a.minus, r)
-        row_pass(&p, LOG_TURN, how, team)
         y[r][at[r]] = in_lane(a.dominant, r)
-        row_finish(&p, op, how, team, not is_finite(p.factor.hi + p.minus.hi))
+    rows_finish(&p, op, how, team, a.factor.hi + a.minus.hi)
 
 
 cdef inline void apply_jacobian(
@@ -374,31 +423,29 @@ cdef inline void apply_jacobian(
     cdef int r
     cdef Pass[floating] p
     cdef Rest[floating] q
-    cdef Sums[floating] sums[16]
     cdef Py_ssize_t at[16]
-    cdef floating* diagonal
-    p.n = n
+    cdef floating* diagonal[16]
+    begin_pass(&p, x, x, y, count, n, s)
     for r in range(count):
         at[r] = row_find(x[r], n, in_lane(top, r))
-        p.x, p.y, p.shared, p.row = x[r], y[r], &s.each, r
-        row_pass(&p, EXP, how, team)
-        sums[r] = p.sums
-    fold(&sums[0], count, others)
-    q = rest(sums[0], s[0])
+    rows_pass(&p, EXP, how, team)
+    fold(p.sums, count, others)
+    q = rest(p.sums[0], s[0])
     for r in range(count):
-        p.x, p.factor, p.middle = y[r], in_lane(q.factor, r), <floating> op.scale
-        p.y = y[r] + (n if op.kind == JACOBIAN else 0)
-        diagonal = p.y
-        row_pass(&p, DIAGONAL_OF, how, team)
+        p.middle[r] = <floating> op.scale
+        diagonal[r] = y[r] + (n if op.kind == JACOBIAN else 0)
+    p.x, p.y, p.factor = <const floating**> y, diagonal, q.factor
+    rows_pass(&p, DIAGONAL_OF, how, team)
+    for r in range(count):
         if in_lane(q.others.hi, r) < 0.5:  # one class has more than half: 1 - sigma cancels there, its others do not
-            diagonal[at[r]] = in_lane(slope_of_largest(q, s[0]), r) * p.middle
-        if op.kind == DIAGONAL:
-            row_finish(&p, op, how, team, not is_finite(p.factor.hi))
-            continue
-        p.y = y[r]
-        row_pass(&p, SCALE, how, team)
-        if not is_finite(p.factor.hi):
-            row_tidy(y[r], 2 * n)
+            diagonal[r][at[r]] = in_lane(slope_of_largest(q, s[0]), r) * p.middle[r]
+    if op.kind == DIAGONAL:
+        rows_finish(&p, op, how, team, q.factor.hi)
+        return
+    p.y, p.n = y, n
+    rows_pass(&p, SCALE, how, team)
+    p.n = 2 * n
+    rows_tidy(&p, q.factor.hi)
 
 
 cdef inline void apply_loss(
@@ -409,29 +456,21 @@ cdef inline void apply_loss(
     cdef All all_terms
     cdef Others others
     cdef int r
-    cdef Py_ssize_t i
     cdef Pass[floating] p
     cdef Loss[floating] a
     cdef Label[floating] label
-    cdef Sums[floating] sums[16]
     cdef Sums[floating] weights[16]
     cdef Sums[floating] shortfalls[16]
     cdef Py_ssize_t at[16]
     cdef floating[16] logit, e, weight
     cdef floating* loss = <floating*> op.loss
     cdef bint gradient = y[0] != NULL, dense = op.kind == TARGETS
-    cdef Shift[floating] own
+    begin_pass(&p, x, v, y, count, n, s)
     for r in range(16):
         logit[r] = e[r] = 0
         weight[r] = 1
-    p.n = n
     for r in range(count):
-        p.x, p.y, p.shared, p.row = x[r], y[r], &s.each, r
         if dense:
-            own = of_row(s[0], r)
-            p.v, p.shift = v[r], &own
-            row_pass(&p, TARGET, how, team)
-            weights[r], shortfalls[r] = p.sums, p.dots
             at[r] = row_find(x[r], n, in_lane(top, r))
             weight[r] = v[r][at[r]]
         else:
@@ -439,113 +478,112 @@ cdef inline void apply_loss(
             logit[r] = x[r][at[r]]
             if op.row_weights != NULL:
                 weight[r] = <floating> op.row_weights[first + r]
-        row_pass(&p, EXP if gradient else EXP_SUM, how, team)
-        sums[r] = p.sums
-        e[r] = y[r][at[r]] if gradient else 0
-    fold(&sums[0], count, others)
     if dense:
+        rows_pass(&p, TARGET, how, team)
+        for r in range(count):
+            weights[r], shortfalls[r] = p.sums[r], p.dots[r]
         fold(&weights[0], count, all_terms)
         fold(&shortfalls[0], count, all_terms)
+    rows_pass(&p, EXP if gradient else EXP_SUM, how, team)
+    fold(p.sums, count, others)
+    if dense:
         set_target_loss(
-            a, sums[0], weights[0], shortfalls[0], s[0], load(weight, 16, weight[0]), op.scale, op.z_loss, op.factor
+            a, p.sums[0], weights[0], shortfalls[0], s[0], load(weight, 16, weight[0]), op.scale, op.z_loss, op.factor
         )
     else:
+        for r in range(count if gradient else 0):
+            e[r] = y[r][at[r]]
         label.x, label.e, label.weight = (
             load(logit, 16, logit[0]), load(e, 16, logit[0]), load(weight, 16, logit[0])
         )
-        set_label_loss(a, sums[0], s[0], label, op.scale, op.z_loss, op.factor, how)
+        set_label_loss(a, p.sums[0], s[0], label, op.scale, op.z_loss, op.factor, how)
     a.loss = one_nan(a.loss, a.loss)
     for r in range(count):
-        if op.labels != NULL and op.labels[first + r] < 0:  # ignored
-            loss[first + r] = 0
-            if gradient:
-                for i in range(n):
-                    y[r][i] = 0
-            continue
-        loss[first + r] = in_lane(a.loss, r)
-        if gradient:
-            p.x, p.v, p.y, p.middle = y[r], v[r], y[r], in_lane(a.down, r)
-            p.factor = in_lane(a.factor, r)
-            row_pass(&p, SLOPE if dense else SCALE, how, team)
+        loss[first + r] = 0 if ignored(op, first + r) else in_lane(a.loss, r)
+    if gradient:
+        p.x, p.factor = <const floating**> y, a.factor
+        store(p.middle, a.down, REGISTER // sizeof(floating))
+        rows_pass(&p, SLOPE if dense else SCALE, how, team)
+        for r in range(count):
             y[r][at[r]] = in_lane(a.special, r)
-            row_finish(&p, op, how, team, not is_finite(p.factor.hi))
+        rows_finish(&p, op, how, team, a.factor.hi)
+        for r in range(count):
+            if ignored(op, first + r):
+                memset(y[r], 0, n * sizeof(floating))
 
 
-cdef inline void output_sums(
-    Pass[floating]* p, const floating** x, const floating** v, int count, const Operation* op, const Team* team,
-    Means[floating]* a
-) noexcept nogil:
-    """The sums of the rows, and of v what keeps them from overflow"""
-    cdef All all_terms
-    cdef int r, what = PRODUCT if op.kind == VJP_FROM_OUTPUT else LOG_TARGET if op.kind == CROSS_ENTROPY else TOTAL
-    cdef Plain plain
-    cdef Sums[floating] sums[16]
-    for r in range(count):
-        p.x, p.v, p.scale, p.middle = x[r], v[r], 1, 0
-        row_pass(p, what, plain, team)
-        if op.kind != CROSS_ENTROPY and not all_moderate(p.dots.hi):
-            p.scale = small_scale(p.scale)
-            row_pass(p, DOT if what == PRODUCT else TOTAL, plain, team)
-        a.scale[r] = p.scale
-        sums[r] = p.dots
-    fold(&sums[0], count, all_terms)
-    for r in range(count):
-        a.hi[r], a.lo[r] = in_lane(sums[0].hi, r), in_lane(finite_part(sums[0].lo), r)
+cdef inline bint ignored(const Operation* op, Py_ssize_t row) noexcept nogil:
+    return op.labels != NULL and op.labels[row] < 0
 
 
-cdef inline void output_row(
-    Pass[floating]* p, const Operation* op, const Team* team, floating hi, floating lo
-) noexcept nogil:
-    """y of a row whose sum is hi + lo"""
+# ---- what takes probabilities, or their logarithms, and no exp of anything else ----
+
+cdef inline void turn_output(Pass[floating]* p, const Team* team) noexcept nogil:
+    """z = y (v - mean)"""
+    cdef int r
     cdef Plain plain
     cdef floating zero = 0, one = 1
-    cdef floating* y = p.y
-    cdef Shared[floating] shared
-    cdef pair[floating] factor, minus
-    p.mean.hi, p.mean.lo = hi, lo
-    if op.kind == VJP_FROM_OUTPUT and p.scale == 1:
-        row_pass(p, TURN_OUTPUT, plain, team)
-    elif op.kind == VJP_FROM_OUTPUT:
-        p.factor.hi, p.factor.lo = one / p.scale, zero
-        row_pass(p, TURN, plain, team)
-    else:
-        shared = unshifted(zero)
-        p.shared, p.row = &shared, 0
-        row_pass(p, EXP, plain, team)
-        p.x = y
-        factor.hi, factor.lo = fill(unshifted_unit(zero)), fill(zero)
-        minus.hi, minus.lo = fill(-hi), fill(-lo)
-        balance(factor, minus, fill(p.scale))
-        p.factor, p.minus = in_lane(factor, 0), in_lane(minus, 0)
-        p.middle = 1
-        row_pass(p, LOG_TURN, plain, team)
-    if hi - hi != 0 or (op.kind == LOG_VJP_FROM_OUTPUT and has_nan(p.sums.hi)):
-        row_tidy(y, p.n)
+    cdef floating up[16]
+    cdef vec[floating] scale = load(p.scale, 16, one)
+    if not any(equal(scale, fill(small_scale(one)))):
+        rows_pass(p, TURN_OUTPUT, plain, team)
+        return
+    for r in range(16):
+        up[r] = 1 / p.scale[r]
+    p.factor.hi, p.factor.lo = load(up, 16, one), fill(zero)
+    for r in range(p.last):
+        row_pass(p, r, TURN_OUTPUT if p.scale[r] == 1 else TURN, plain, team)
+
+
+cdef inline void turn_log_output(Pass[floating]* p, const Team* team) noexcept nogil:
+    """z = v - e^y sum v"""
+    cdef int r
+    cdef Plain plain
+    cdef floating zero = 0, one = 1
+    cdef Shared[floating] shared = unshifted(zero)
+    p.shared = &shared
+    rows_pass(p, EXP, plain, team)
+    p.x = <const floating**> p.y
+    p.factor.hi, p.factor.lo = fill(unshifted_unit(zero)), fill(zero)
+    p.minus.hi, p.minus.lo = fill(zero) - p.mean.hi, fill(zero) - p.mean.lo
+    balance(p.factor, p.minus, load(p.scale, 16, one))
+    for r in range(p.last):
+        p.middle[r] = 1
+    rows_pass(p, LOG_TURN, plain, team)
+    for r in range(p.last):
+        if has_nan(p.sums[r].hi):
+            row_tidy(p.y[r], p.n)
 
 
 cdef inline void apply_to_output(
     const floating** x, const floating** v, floating** y, int count, Py_ssize_t n, const Operation* op,
     Py_ssize_t first, const Team* team
 ) noexcept nogil:
-    """What takes probabilities, or their logarithms, and no exp of anything else"""
-    cdef int r
+    cdef All all_terms
+    cdef int r, what = PRODUCT if op.kind == VJP_FROM_OUTPUT else LOG_TARGET if op.kind == CROSS_ENTROPY else TOTAL
     cdef Plain plain
     cdef Pass[floating] p
-    cdef Means[floating] a
-    p.n = n
+    begin_pass(&p, x, v, y, count, n, <const Shift[floating]*> NULL)
     if op.kind == CROSS_ENTROPY_GRAD:
+        rows_pass(&p, TARGET_SLOPE, plain, team)
         for r in range(count):
-            p.x, p.v, p.y = x[r], v[r], y[r]
-            row_pass(&p, TARGET_SLOPE, plain, team)
             row_tidy(y[r], n)
         return
-    output_sums(&p, x, v, count, op, team, &a)
-    for r in range(count):
-        if op.kind == CROSS_ENTROPY:
-            (<floating*> op.loss)[first + r] = loss_of(a.hi[r], a.lo[r])
-            continue
-        p.x, p.v, p.y, p.scale = x[r], v[r], y[r], a.scale[r]
-        output_row(&p, op, team, a.hi[r], a.lo[r])
+    if op.kind == CROSS_ENTROPY:
+        rows_pass(&p, what, plain, team)
+    else:
+        rows_total(&p, what, DOT if what == PRODUCT else TOTAL, team)
+    fold(p.dots, count, all_terms)
+    p.mean.hi, p.mean.lo = p.dots[0].hi, finite_part(p.dots[0].lo)
+    if op.kind == CROSS_ENTROPY:
+        for r in range(count):
+            (<floating*> op.loss)[first + r] = loss_of(in_lane(p.mean.hi, r), in_lane(p.mean.lo, r))
+        return
+    if op.kind == VJP_FROM_OUTPUT:
+        turn_output(&p, team)
+    else:
+        turn_log_output(&p, team)
+    rows_tidy(&p, p.mean.hi)
 
 
 cdef inline void apply_gradients(

@@ -36,6 +36,7 @@ cdef inline void block_sum(
     the constants stay in registers."""
     cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
     cdef int r
+    cdef bint many = n >= many_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
     cdef const floating* from_x
     cdef floating* to
     cdef Shared[floating] s
@@ -52,10 +53,10 @@ cdef inline void block_sum(
                 prefetch_bunch_ahead(to + i + GROUP)
             elif to != NULL:
                 prefetch_bunch_to_write(to + i)
-            collect_some(a, from_x + i, to + i if keep else <floating*> NULL, step, s, how, which)
+            collect_some(a, from_x + i, to + i if keep else <floating*> NULL, step, s, how, which, many)
             i += step
         if i < n:
-            collect_some(a, from_x + i, to + i if keep else <floating*> NULL, n - i, s, how, which)
+            collect_some(a, from_x + i, to + i if keep else <floating*> NULL, n - i, s, how, which, many)
         finish(a)
         total[r] = a
 

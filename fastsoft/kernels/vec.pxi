@@ -22,9 +22,6 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     cdef cppclass pair[T]:
         vec[T] hi
         vec[T] lo
-    cdef cppclass Twin[T]:
-        T hi
-        T lo
     cdef cppclass Factor:
         double hi
         double lo
@@ -144,8 +141,8 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     void begin[T](Sums[T]&)
     void begin[T](BunchSums[T]&)
     void collect[T, Which](BunchSums[T]&, bunch[T] e, bunch[T] x, const Shared[T]&, Which)
-    void collect_in_turn[T, Which](Sums[T]&, bunch[T] e, bunch[T] x, const Shared[T]&, Which)
-    void collect_some[T, How, Which](Sums[T]&, const T* x, T* e, ptrdiff_t left, const Shared[T]&, How, Which)
+    void collect_in_turn[T, Which](Sums[T]&, bunch[T] e, bunch[T] x, const Shared[T]&, Which, bint many)
+    void collect_some[T, How, Which](Sums[T]&, const T* x, T* e, ptrdiff_t left, const Shared[T]&, How, Which, bint many)
     void collect_one[T, Which](BunchSums[T]&, bunch[T] e, bunch[T] x, const Shared[T]&, Which)
     void finish[T](Sums[T]&)
     void finish[T](BunchSums[T]&)
@@ -164,6 +161,7 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     vec[T] log_sum_exp[T](const Sums[T]&, const Shift[T]&, vec[T] max)
 
     int run_length
+    int many_vecs
     void begin_runs[T](Sums[T]&)
     void add_products[T](vec[T]& run, bunch[T] a, bunch[T] b)
     void add_products[T](vec[T]& run, vec[T] a, vec[T] b)
@@ -177,10 +175,6 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         pair[T] factor
         pair[T] others
     Rest[T] rest[T](const Sums[T]&, const Shift[T]&)
-    cppclass Means[T]:
-        T hi[16]
-        T lo[16]
-        T scale[16]
     T loss_of[T](T hi, T lo)
     cppclass Vjp[T]:
         pair[T] mean
@@ -203,20 +197,21 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         vec[T] weight
     cppclass Pass[T]:
         int what
-        const T* x
-        const T* v
-        T* y
+        int first
+        int last
+        const T** x
+        const T** v
+        T** y
         ptrdiff_t n
         const Shift[T]* shift
         const Shared[T]* shared
-        int row
-        T scale
-        T middle
-        Twin[T] mean
-        Twin[T] factor
-        Twin[T] minus
-        Sums[T] sums
-        Sums[T] dots
+        T scale[16]
+        T middle[16]
+        pair[T] mean
+        pair[T] factor
+        pair[T] minus
+        Sums[T]* sums  # arrays of 16, as are these: a declaration of one of a template Cython does not read
+        Sums[T]* dots
     void set_vjp[T](
         Vjp[T]&, const Sums[T]&, const Sums[T]& dot, const Shift[T]&, vec[T] scale, vec[T] middle, const Factor&
     )
@@ -252,8 +247,6 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     vec[T] slope_of_largest[T](const Rest[T]&, const Shift[T]&)
     vec[T] own_or_largest_slope[T](vec[T] e, vec[T] y, const Rest[T]&, const Shift[T]&)
     T in_lane[T](const vec[T]&, int k)
-    Twin[T] in_lane[T](const pair[T]&, int k)
-    pair[T] in_all[T](const Twin[T]&)
     Shared[T] unshifted[T](T)
     T unshifted_unit[T](T)
 

@@ -305,26 +305,24 @@ struct Times {};
 struct DiagonalOf {};
 struct TargetSlope {};
 
-// Of rows of probabilities: the sums, and the power of two that kept them from overflow.
-template <class T> struct Means { T hi[16], lo[16], scale[16]; };
 template <class T> INLINE T loss_of(T hi, T lo) {
     const T loss = 0 - (hi + lo);
     return loss == loss ? loss : std::numeric_limits<T>::quiet_NaN();
 }
 
-// What the passes over one row share.
+// What the passes over the rows of a group share; a pass goes over rows first .. last - 1.
 template <class T> struct Pass {
-    int what;
-    const T* x;
-    const T* v;
-    T* y;
+    int what, first, last;
+    const T** x;
+    const T** v;
+    T** y;
     ptrdiff_t n;
     const Shift<T>* shift;
-    const Shared<T>* shared;  // of the group, in which this is row `row`
-    int row;
-    T scale, middle;
-    Twin<T> mean, factor, minus;
-    Sums<T> sums, dots;
+    const Shared<T>* shared;
+    // of row r: scale[r] and middle[r], lane r of the pairs, and, lane by lane, sums[r] and dots[r]
+    T scale[16], middle[16];
+    pair<T> mean, factor, minus;
+    Sums<T> sums[16], dots[16];
 };
 
 }}  // namespace

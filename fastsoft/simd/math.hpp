@@ -229,17 +229,22 @@ INLINE void collect(Sums<T, U>& a, vec<T, U> e, vec<T, U> x, const Shared<T>& s,
     a.lo = a.lo + (e - (t - a.hi));
     a.hi = t;
 }
-// Add the vecs of a bunch one after the other.
+// Add the vecs of a bunch, of one row, one after the other. Where few vecs hold a maximum, a branch costs less than the
+// count; where there are few vecs it is seldom foreseen.
+const int many_vecs = 16;
 template <class T, class Which, int U>
-INLINE void collect_in_turn(Sums<T>& a, vec<T, U> e, vec<T, U> x, const Shared<T>& s, Which which) {
-    for (int k = 0; k < U; k++) collect(a, part(e, k), part(x, k), s, which);
+INLINE void collect_in_turn(Sums<T>& a, vec<T, U> e, vec<T, U> x, const Shared<T>& s, Which which, bool many) {
+    for (int k = 0; k < U; k++) {
+        if (std::is_same<Which, Others>::value && many && !any(equal(part(x, k), s.max))) collect(a, part(e, k), part(x, k), s, All{});
+        else collect(a, part(e, k), part(x, k), s, which);
+    }
 }
 // The terms of the `left` logits at x, added in turn; to e, unless that is null.
 template <class T, class How, class Which>
-INLINE void collect_some(Sums<T>& a, const T* x, T* e, ptrdiff_t left, const Shared<T>& s, How how, Which which) {
+INLINE void collect_some(Sums<T>& a, const T* x, T* e, ptrdiff_t left, const Shared<T>& s, How how, Which which, bool many) {
     const bunch<T> v = load_bunch(x, left, -std::numeric_limits<T>::infinity()), w = shifted_exp(v, s, how);
     if (e) store(e, w, left);
-    collect_in_turn(a, w, v, s, which);
+    collect_in_turn(a, w, v, s, which, many);
 }
 template <class T, int U> INLINE void finish(Sums<T, U>& a) {
     const pair<T, U> p = two_sum(a.hi - fill<U>(start_of_sum<T>()), a.lo);
@@ -321,10 +326,6 @@ template <class T> INLINE Shared<T> of_row(const Shared<T>& s, int k) {
     return {lane(s.max, k), lane(s.low, k), lane(s.round, k), lane(s.c_hi, k), lane(s.c_lo, k), lane(s.before, k), lane(s.after, k)};
 }
 template <class T> INLINE pair<T> of_row(const pair<T>& a, int k) { return {lane(a.hi, k), lane(a.lo, k)}; }
-// A pair of one row as it is kept, and in all lanes.
-template <class T> struct Twin { T hi, lo; };
-template <class T> INLINE Twin<T> in_lane(const pair<T>& a, int k) { return {in_lane(a.hi, k), in_lane(a.lo, k)}; }
-template <class T> INLINE pair<T> in_all(const Twin<T>& a) { return {fill(a.hi), fill(a.lo)}; }
 
 // v where it is NaN, else 0.
 template <class T, int U> INLINE vec<T, U> nan_of(vec<T, U> v) { return drop(equal(v, v), v); }
