@@ -67,6 +67,17 @@ cdef inline bint makes_targets(const Batch* b) noexcept nogil:
     return b.op.kind == TARGETS and (b.v == NULL or b.op.class_weights != NULL or b.op.on != 1 or b.op.off != 0)
 
 
+cdef inline bint as_they_lie(const Batch* b, element* unused) noexcept nogil:
+    """Whether all arrays are used where they are, without scratch"""
+    if element is half or element is bfloat:
+        return False
+    if b.x_step != sizeof(element) or (b.out != NULL and b.out_step != sizeof(element)) or b.where != NULL or b.stream:
+        return False
+    if b.op.kind != TARGETS and b.v == NULL:
+        return True
+    return b.v_step == sizeof(element) and not makes_targets(b)
+
+
 cdef inline Py_ssize_t scratch_size(
     const Batch* b, Py_ssize_t itemsize, Py_ssize_t worksize, element* unused
 ) noexcept nogil:
@@ -74,9 +85,8 @@ cdef inline Py_ssize_t scratch_size(
     cdef bint second = b.op.kind == TARGETS or b.v != NULL
     if by_tiles(b, itemsize):
         return b.n * REGISTER * tiles_together(b.n)
-    if b.x_step == itemsize and (b.out == NULL or b.out_step == itemsize) and worksize == itemsize:
-        if b.where == NULL and not b.stream and (not second or (b.v_step == itemsize and not makes_targets(b))):
-            return REGISTER
+    if as_they_lie(b, unused):
+        return REGISTER
     return b.n * worksize * rows_at_once(b, unused) * (2 if second else 1) + REGISTER
 
 
@@ -99,11 +109,11 @@ cdef inline void make_target(const Batch* b, Py_ssize_t i, floating* t, element*
             t[j] *= <floating> b.op.class_weights[j]
 
 
-cdef inline void one_group(
+cdef inline void some_rows(
     const Batch* b, Py_ssize_t i, Py_ssize_t count, floating* scratch, element* unused, const Team* team
 ) noexcept nogil:
-    """Rows i .. i + count from x to out: as they lie where they can be used so, else by way of scratch"""
-    cdef Py_ssize_t results = results_of(b), r, row, start, few = count
+    """Rows i .. i + count from x to out, by groups: as they lie where they can be used so, else by way of scratch"""
+    cdef Py_ssize_t results = results_of(b), r, row, start, few = rows_in_group(b, REGISTER // sizeof(floating))
     cdef floating* second = scratch + count * b.n
     cdef const floating* x[16]
     cdef const floating* v[16]
@@ -117,8 +127,6 @@ cdef inline void one_group(
     cdef bint streams = b.stream and same and b.out_step == sizeof(element) and results > 1 and team == NULL
     cdef bint out_as_it_lies = same and b.out_step == sizeof(element) and not streams
     cdef bint at_once = streams and b.op.kind == SOFTMAX  # past the caches, not by way of scratch
-    if are_columns(b):
-        few = rows_in_group(b, REGISTER // sizeof(floating))
     if not as_it_lies:
         gather_rows(b, b.x, b.x_stride, b.x_step, i, count, scratch, unused)
     if b.v != NULL and not v_as_it_lies and not targets:
@@ -231,7 +239,7 @@ cdef inline void short_tiles(
         if b.v != NULL:
             tile_in(b, b.v, b.v_stride, b.v_step, i + c, some, second, unused)
         if not short_tile(scratch, second, b.n, some, &b.op, i + c):
-            one_group(b, i + c, some, scratch, unused, NULL)
+            some_rows(b, i + c, some, scratch, unused, NULL)
         elif b.out != NULL:
             tile_out(b, i + c, some, scratch, unused)
 
@@ -310,7 +318,7 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
     cdef control state = enter()
     cdef Py_ssize_t i = start
     cdef bint tiled = by_tiles(b, sizeof(element)), columns = are_columns(b)
-    cdef Py_ssize_t count = rows_at_once(b, unused), some
+    cdef Py_ssize_t count = stop - start if as_they_lie(b, unused) else rows_at_once(b, unused), some
     while i < stop:
         if tiled:
             if element is double:
@@ -322,9 +330,9 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
             if columns:
                 some = min(some, b.shape[b.ndim - 1] - i % b.shape[b.ndim - 1])
             if element is double:
-                one_group[double, element](b, i, some, <double*> scratch, unused, NULL)
+                some_rows[double, element](b, i, some, <double*> scratch, unused, NULL)
             else:
-                one_group[float, element](b, i, some, <float*> scratch, unused, NULL)
+                some_rows[float, element](b, i, some, <float*> scratch, unused, NULL)
         i += some
     if b.stream:
         fence()

@@ -72,9 +72,9 @@ cdef void run_split(
     cdef Py_ssize_t i
     for i in range(start, stop):
         if element is double:
-            one_group[double, element](b, i, 1, <double*> scratch, unused, team)
+            some_rows[double, element](b, i, 1, <double*> scratch, unused, team)
         else:
-            one_group[float, element](b, i, 1, <float*> scratch, unused, team)
+            some_rows[float, element](b, i, 1, <float*> scratch, unused, team)
     leave(state)
 
 
