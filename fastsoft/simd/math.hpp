@@ -46,6 +46,16 @@ template <class T, int U, int n> INLINE vec<T, U> polynomial(vec<T, U> x, const 
     return y;
 }
 
+// The same by even and odd powers, in as many steps, of which half wait for each other; an even number of coefficients.
+template <class T, int U, int n> INLINE vec<T, U> polynomial(vec<T, U> x, vec<T, U> square, const T (&c)[n]) {
+    vec<T, U> even = fill<U>(c[n - 2]), odd = fill<U>(c[n - 1]);
+    for (int i = n - 4; i >= 0; i -= 2) {
+        even = mul_add(even, square, fill<U>(c[i]));
+        odd = mul_add(odd, square, fill<U>(c[i + 1]));
+    }
+    return mul_add(odd, x, even);
+}
+
 // ---- error-free arithmetic: the sum, or product, and what its rounding lost ----
 
 template <class T, int U = 1> struct pair { vec<T, U> hi, lo; };
@@ -148,17 +158,31 @@ template <class T, class How, int U> INLINE vec<T, U> exp_shifted(pair<T, U> z, 
         const vec<T, U> p = mul_add(r * r, polynomial(r, C::exp_quarter), r), scale = quarter_power(t);
         return mul_add(scale, p, scale);
     } else {
-        const vec<T, U> p = mul_add(r * r, polynomial(r, C::exp_q), r), scale = low_bits_to_exponent(t);
+        const vec<T, U> r2 = r * r, p = mul_add(r2, polynomial(r, r2, C::exp_q), r), scale = low_bits_to_exponent(t);
         return mul_add(scale, p, scale);
     }
 }
-// The same as a pair, of which hi + lo is off by less than a quarter of an ulp; to_field = headroom + bias - K.
+// e^z as a pair, of which hi + lo is off by less than 0.3 ulp; to_field = headroom + bias - K.
 template <class T> APART pair<T> exp_exactly(pair<T> z, vec<T> to_field) {
     typedef constants<T> C;
     const vec<T> round = fill(C::round) + to_field, t = mul_add(z.hi, fill(C::log2e), round);
     const pair<T> part = exp_less_1(z, t - round);
     const vec<T> p = part.hi + part.lo, scale = low_bits_to_exponent(t), e = mul_add(scale, p, scale);
     return {e, mul_add(scale, p, scale - e) + scale * (part.lo - (p - part.hi))};
+}
+// What e = exp_shifted(z, round, how) lacks, as exactly.
+template <class T, class How> INLINE vec<T> exp_rest(vec<T> e, pair<T> z, vec<T> round, vec<T> to_field, How) {
+    typedef constants<T> C;
+    if constexpr (C::by_quarters || !has_fma) {
+        const pair<T> exact = exp_exactly(z, to_field);
+        return (exact.hi - e) + exact.lo;
+    }
+    const vec<T> t = mul_add(z.hi, fill(C::log2e), round), k = t - round, scale = low_bits_to_exponent(t);  // as there,
+    const vec<T> r_hi = sub_mul(z.hi, k, fill(C::ln2_hi)), near = sub_mul(r_hi, k, fill(C::ln2_lo));
+    const vec<T> r = std::is_same<How, Plain>::value ? near : near + z.lo, r2 = r * r, q = polynomial(r, r2, C::exp_q);
+    const vec<T> p = mul_add(r2, q, r);  // and now what each rounding lost
+    const vec<T> r_lo = sub_mul(r_hi - near, k, fill(C::ln2_lo)) + (z.lo - (r - near));
+    return mul_add(scale, p, scale - e) + scale * (mul_add(r2, q, r - p) + r_lo);
 }
 
 // z, but not below s.low; NaN stays NaN.
@@ -194,9 +218,8 @@ template <class T, class How> INLINE void set_shift(Shift<T>& s, vec<T> max, vec
     s.each.round = magic + to_field * fill(steps<T>);
     s.each.low = (zero - to_field) * fill(C::ln2_hi + C::ln2_lo);
     s.nan = nan;
-    const pair<T> exact = exp_exactly(top, to_field);
     s.e_max = exp_shifted(top, s.each.round, how);
-    s.e_max_lo = (exact.hi - s.e_max) + exact.lo;
+    s.e_max_lo = exp_rest(s.e_max, top, s.each.round, to_field, how);
 }
 
 // ---- sums without loss of digits ----
