@@ -40,30 +40,25 @@ cdef inline void tile_exp(floating* x, Py_ssize_t n, const Shared[floating]* sha
         store(x + i, shifted_exp(load_bunch(x + i, stop - i, low), s, how), stop - i)
 
 
-cdef inline void tile_sum(
-    floating* x, bint keep, Py_ssize_t n, const Shared[floating]* shared, How how, Which which,
-    Sums[floating]* total
+cdef inline void tile_parts(
+    floating* x, bint done, bint keep, Py_ssize_t n, const Shared[floating]* shared, How how, Which which,
+    Sums[floating]* part
 ) noexcept nogil:
-    """Sum of exp(x_j - max), with `keep` in place of x_j: class j into sum j mod lanes, by blocks, then the tree"""
-    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), parts = min(n, lanes)
-    cdef Py_ssize_t i, j, start, stop
-    cdef floating absent = -INFINITY  # beyond the last class: what gives no term
+    """Sum of exp(x_j - max), if `done` of x_j itself, class j into part j mod lanes, by blocks; with `keep` the terms
+    take the place of x"""
+    cdef Py_ssize_t i, j, start, stop, lanes = REGISTER // sizeof(floating)
+    cdef floating absent = 0 if done else <floating> -INFINITY  # beyond the last class: what gives no term
     cdef Shared[floating] s = shared[0]
     cdef BunchSums[floating] a, b
-    cdef Sums[floating] part[16]
     cdef bunch[floating] v, w
-    cdef bint done = keep and Which is All and n <= TURNED  # needs no x beside e: better all at once
-    if done:
-        tile_exp(x, n, shared, how)
-        absent = 0
-    for i from 0 <= i < parts by together:
+    for i from 0 <= i < min(n, lanes) by together:
         for start from 0 <= start < n by BLOCK:
             stop = min(n, start + BLOCK)
             begin(b)
             for j from start + i <= j < stop by lanes:
                 v = load_bunch(x + j * lanes, (n - j) * lanes, absent)
                 w = v if done else shifted_exp(v, s, how)
-                if keep and not done:
+                if keep:
                     store(x + j * lanes, w, (n - j) * lanes)
                 if n <= lanes:
                     collect_one(b, w, v, s, which)
@@ -76,7 +71,20 @@ cdef inline void tile_sum(
             else:
                 merge(a, b)
         take_apart(a, part + i)
-    fold_parts(part, parts, which)
+
+
+cdef inline void tile_sum(
+    floating* x, bint keep, Py_ssize_t n, const Shared[floating]* shared, How how, Which which,
+    Sums[floating]* total
+) noexcept nogil:
+    """Sum of exp(x_j - max), with `keep` in place of x_j; its parts, then the tree"""
+    cdef Sums[floating] part[16]
+    if keep and Which is All and n <= TURNED:  # needs no x beside e: better all at once
+        tile_exp(x, n, shared, how)
+        tile_parts(x, True, False, n, shared, how, which, part)
+    else:
+        tile_parts(x, False, keep, n, shared, how, which, part)
+    fold_parts(part, min(n, REGISTER // <Py_ssize_t> sizeof(floating)), which)
     total[0] = part[0]
 
 
