@@ -34,8 +34,9 @@ cdef inline void block_sum(
     """Sums of exp(x_i - max) lane by lane, of classes start .. start + n of `count` rows, of which the first is row
     `row` of its group; the terms go to e if they are kept, else e, unless NULL, is asked for. All rows in one call:
     the constants stay in registers."""
-    cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
-    cdef int r
+    cdef floating zero = 0
+    cdef int r, vecs = exp_vecs(zero, which)
+    cdef Py_ssize_t i, step = vecs * REGISTER // <Py_ssize_t> sizeof(floating)
     cdef bint many = n >= many_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
     cdef const floating* from_x
     cdef floating* to
@@ -48,11 +49,11 @@ cdef inline void block_sum(
         begin(a)
         i = 0
         while i + step <= n:
-            prefetch_bunch_ahead(from_x + i + GROUP)
+            prefetch_ahead(from_x + i + GROUP, vecs)
             if keep:
-                prefetch_bunch_ahead(to + i + GROUP)
+                prefetch_ahead(to + i + GROUP, vecs)
             elif to != NULL:
-                prefetch_bunch_to_write(to + i)
+                prefetch_to_write(to + i, vecs)
             collect_some(a, from_x + i, to + i if keep else <floating*> NULL, step, s, how, which, many)
             i += step
         if i < n:

@@ -103,16 +103,17 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     void store(float*, bunch[float], ptrdiff_t left)
     void store(double*, bunch[double], ptrdiff_t left)
     int together
+    int exp_vecs[T, Which](T, Which)
     bint has_fma
     bint turns
     void prefetch(const half*)
     void prefetch(const bfloat*)
     void prefetch(const float*)
     void prefetch(const double*)
-    void prefetch_bunch_ahead(const float*)
-    void prefetch_bunch_ahead(const double*)
-    void prefetch_bunch_to_write(float*)
-    void prefetch_bunch_to_write(double*)
+    void prefetch_ahead(const float*, int vecs)
+    void prefetch_ahead(const double*, int vecs)
+    void prefetch_to_write(float*, int vecs)
+    void prefetch_to_write(double*, int vecs)
 
     vec[float] fill(float)
     vec[double] fill(double)

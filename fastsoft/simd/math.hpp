@@ -262,10 +262,15 @@ INLINE void collect_in_turn(Sums<T>& a, vec<T, U> e, vec<T, U> x, const Shared<T
         else collect(a, part(e, k), part(x, k), s, which);
     }
 }
-// The terms of the `left` logits at x, added in turn; to e, unless that is null.
+// How many vecs of a row go through exp side by side. Where exp is short it pays to have fewer in flight.
+template <class T, class Which> constexpr int exp_vecs(T, Which) {
+    return sizeof(T) == 4 && std::is_same<Which, All>::value ? together : exp_together;
+}
+// The terms of the `left` logits at x, at most so many vecs, added in turn; to e, unless that is null.
 template <class T, class How, class Which>
 INLINE void collect_some(Sums<T>& a, const T* x, T* e, ptrdiff_t left, const Shared<T>& s, How how, Which which, bool many) {
-    const bunch<T> v = load_bunch(x, left, -std::numeric_limits<T>::infinity()), w = shifted_exp(v, s, how);
+    constexpr int U = exp_vecs(T(), Which());
+    const vec<T, U> v = load_some<U>(x, left, -std::numeric_limits<T>::infinity()), w = shifted_exp(v, s, how);
     if (e) store(e, w, left);
     collect_in_turn(a, w, v, s, which, many);
 }

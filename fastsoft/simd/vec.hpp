@@ -35,7 +35,7 @@ template <class T, int U = 1> struct vec {
 template <class T, int U = 1> struct mask {
     typename isa<T>::mask r[vec<T, U>::regs];
 };
-template <class T> using bunch = vec<T, together>;  // as many as suit the instruction set
+template <class T> using bunch = vec<T, together>;  // as many as suit the instruction set; exp_together: exp in rows
 // One line for each register; the count is known when compiling.
 #define EACH for (int i = 0; i < vec<T, U>::regs; i++)
 #define TV template <class T, int U> INLINE vec<T, U>
@@ -201,13 +201,14 @@ template <class S> INLINE void store16(S* p, vec<float> v, ptrdiff_t left) {
 INLINE void store(half* p, vec<float> v, ptrdiff_t left) { store16(p, v, left); }
 INLINE void store(bfloat* p, vec<float> v, ptrdiff_t left) { store16(p, v, left); }
 
-// Ask for the line at p, which need not exist, as it will soon be read; for those of a bunch, to be written.
+// Ask for the line at p, which need not exist, as it will soon be read; for the lines of some vecs, not quite so soon;
+// and for those to be written.
 template <class S> INLINE void prefetch(const S* p) { __builtin_prefetch((const void*)p, 0, 3); }
-template <class S> INLINE void prefetch_bunch_ahead(const S* p) {
-    for (int i = 0; i < together; i++) __builtin_prefetch((const char*)p + 64 * i, 0, 2);
+template <class S> INLINE void prefetch_ahead(const S* p, int vecs) {
+    for (int i = 0; i < vecs; i++) __builtin_prefetch((const char*)p + 64 * i, 0, 2);
 }
-template <class S> INLINE void prefetch_bunch_to_write(S* p) {
-    for (int i = 0; i < together; i++) __builtin_prefetch((char*)p + 64 * i, 1, 3);
+template <class S> INLINE void prefetch_to_write(S* p, int vecs) {
+    for (int i = 0; i < vecs; i++) __builtin_prefetch((char*)p + 64 * i, 1, 3);
 }
 
 // Rows side by side: class k of rows[i] into lane i of the vec at tile + k * lanes, for the first `left` classes, at
