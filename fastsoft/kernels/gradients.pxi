@@ -359,21 +359,23 @@ cdef inline void apply_vjp(
     cdef int r
     cdef Pass[floating] p
     cdef Vjp[floating] a
+    cdef Sums[floating] sums
     cdef Py_ssize_t at[16]
     begin_pass(&p, x, v, y, count, n, s)
     for r in range(count):
         at[r] = row_find(x[r], n, in_lane(top, r))
         p.middle[r] = v[r][at[r]]
     rows_pass(&p, WEIGH, how, team)
+    fold(p.sums, count, all_terms)
+    sums = p.sums[0]  # a further pass takes its place
     p.x = <const floating**> y
     for r in range(count):
         if not all_moderate(p.dots[r].hi) or not (has_fma or row_moderate(v[r], n)):
             p.scale[r] = small_scale(p.scale[r])
             p.middle[r] *= p.scale[r]
             row_pass(&p, r, DOT, how, team)
-    fold(p.sums, count, all_terms)
     fold(p.dots, count, all_terms)
-    set_vjp(a, p.sums[0], p.dots[0], s[0], load(p.scale, 16, p.scale[0]), load(p.middle, 16, p.scale[0]), op.factor)
+    set_vjp(a, sums, p.dots[0], s[0], load(p.scale, 16, p.scale[0]), load(p.middle, 16, p.scale[0]), op.factor)
     p.mean, p.factor = a.mean, a.factor
     if op.kind == VJP_GAP:
         for r in range(count):
