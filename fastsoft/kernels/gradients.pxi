@@ -103,8 +103,8 @@ cdef inline void block_runs(
             run = fill(zero)
             weights = run
             if i + run_length * lanes <= stop:
-                for k in range(run_length // together):
-                    add_to_run(x + i + k * step, v + i + k * step, what, step, how, &own, scale, middle, &run, &weights, &d)
+                for k from i <= k < i + run_length * lanes by step:
+                    add_to_run(x + k, v + k, what, step, how, &own, scale, middle, &run, &weights, &d)
             else:
                 for k from i <= k < stop by step:
                     add_to_run(x + k, v + k, what, stop - k, how, &own, scale, middle, &run, &weights, &d)

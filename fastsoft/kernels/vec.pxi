@@ -143,7 +143,9 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     void begin[T](BunchSums[T]&)
     void collect[T, Which](BunchSums[T]&, bunch[T] e, bunch[T] x, const Shared[T]&, Which)
     void collect_in_turn[T, Which](Sums[T]&, bunch[T] e, bunch[T] x, const Shared[T]&, Which, bint many)
-    void collect_some[T, How, Which](Sums[T]&, const T* x, T* e, ptrdiff_t left, const Shared[T]&, How, Which, bint many)
+    void collect_some[T, How, Which](
+        Sums[T]&, const T* x, T* e, ptrdiff_t left, const Shared[T]&, How, Which, bint many
+    )
     void collect_one[T, Which](BunchSums[T]&, bunch[T] e, bunch[T] x, const Shared[T]&, Which)
     void finish[T](Sums[T]&)
     void finish[T](BunchSums[T]&)
