@@ -21,10 +21,18 @@ LENGTHS = (1, 2, 3, 7, 8, 16, 17, 33, 64, 100, 129, 1000, 8193)
 CASES = [(op, dtype) for op in SWEPT for dtype in FLOATS]
 
 
+def with_large(arguments: tuple[Array, ...], dtype: str) -> tuple[Array, ...]:
+    """The same, but vectors so large in every third row that their products are summed with a scale."""
+    x, *vectors = arguments
+    large = 2.0**12 if dtype == "float16" else 2.0**120
+    return x, *(np.where(np.arange(len(v))[:, None] % 3 == 1, v * large, v).astype(v.dtype) for v in vectors)
+
+
 def calls(op: Operation, dtype: str) -> list[tuple[Array, ...]]:
     """The arguments of some calls, one for each length."""
     shapes = [within_reach(op, (60 if n < 1000 else 23, n)) for n in lengths(op, LENGTHS)]
-    return [op.arguments(assorted(shape, dtype_of(dtype))) for shape in shapes]
+    found = [op.arguments(assorted(shape, dtype_of(dtype))) for shape in shapes]
+    return [with_large(arguments, dtype) if "vjp" in op.name else arguments for arguments in found]
 
 
 def digest(op: Operation, arguments: tuple[Array, ...]) -> str:
