@@ -78,12 +78,10 @@ cdef inline bint as_they_lie(const Batch* b, element* unused) noexcept nogil:
     return b.v_step == sizeof(element) and not makes_targets(b)
 
 
-cdef inline Py_ssize_t scratch_size(
-    const Batch* b, Py_ssize_t itemsize, Py_ssize_t worksize, element* unused
-) noexcept nogil:
+cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t worksize, element* unused) noexcept nogil:
     """Bytes that each thread needs"""
     cdef bint second = b.op.kind == TARGETS or b.v != NULL
-    if by_tiles(b, itemsize):
+    if by_tiles(b, sizeof(element)):
         return b.n * REGISTER * tiles_together(b.n)
     if as_they_lie(b, unused):
         return REGISTER

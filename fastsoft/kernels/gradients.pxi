@@ -15,7 +15,7 @@ cdef enum What:
     CENTRE  # y = v - mean
     LOG_TURN  # y = v middle + x factor minus
     SLOPE  # y = x factor - v middle
-    SCALE  # y = x factor
+    SCALE  # y = y factor
     TIMES  # y = x scale
     DIAGONAL_OF  # y = sigma (1 - sigma) middle, sigma = x factor
     TARGET_SLOPE  # y = -v / x
@@ -133,8 +133,6 @@ cdef inline void map_some(
         x = log_turned(x, load_bunch(from_v, left, zero), factor[0], minus[0], middle)
     elif Map is Slope:
         x = less_target(x, load_bunch(from_v, left, zero), factor[0], middle)
-    elif Map is Scale:
-        x = scaled(x, factor[0])
     elif Map is Times:
         x = multiplied(x, scale)
     elif Map is DiagonalOf:
@@ -181,7 +179,6 @@ cdef inline void block_pass(
     cdef Centre centre
     cdef LogTurn log_turn
     cdef Slope slope
-    cdef Scale scale
     cdef Times times
     cdef DiagonalOf diagonal_of
     cdef TargetSlope target_slope
@@ -212,7 +209,7 @@ cdef inline void block_pass(
     elif p.what == SLOPE:
         block_map(p, slope, start, stop)
     elif p.what == SCALE:
-        block_map(p, scale, start, stop)
+        block_scale(p.y, p.last, start, n, &p.factor, False)
     elif p.what == TIMES:
         block_map(p, times, start, stop)
     elif p.what == DIAGONAL_OF:
@@ -317,15 +314,15 @@ cdef inline void row_pass(Pass[floating]* p, int r, int what, How how, const Tea
     p.first, p.last = 0, count
 
 
-cdef inline void rows_total(Pass[floating]* p, int what, int again, const Team* team) noexcept nogil:
-    """Sums of products or terms, of each row as it is; where that asks for a scale, `again` with one"""
+cdef inline void rows_total(Pass[floating]* p, int what, const Team* team) noexcept nogil:
+    """PRODUCT or TOTAL of each row as it is; where that asks for a scale, again with one"""
     cdef int r
     cdef Plain plain
     rows_pass(p, what, plain, team)
     for r in range(p.last):
         if not all_moderate(p.dots[r].hi):
             p.scale[r] = small_scale(p.scale[r])
-            row_pass(p, r, again, plain, team)
+            row_pass(p, r, DOT if what == PRODUCT else what, plain, team)
 
 
 cdef inline void rows_tidy(Pass[floating]* p, vec[floating] finite) noexcept nogil:
@@ -399,7 +396,7 @@ cdef inline void apply_log_vjp(
     cdef Sums[floating] totals[16]
     cdef Py_ssize_t at[16]
     begin_pass(&p, x, v, y, count, n, s)
-    rows_total(&p, TOTAL, TOTAL, team)
+    rows_total(&p, TOTAL, team)
     for r in range(count):
         totals[r] = p.dots[r]
         at[r] = row_find(x[r], n, in_lane(top, r))
@@ -562,7 +559,7 @@ cdef inline void apply_to_output(
     Py_ssize_t first, const Team* team
 ) noexcept nogil:
     cdef All all_terms
-    cdef int r, what = PRODUCT if op.kind == VJP_FROM_OUTPUT else LOG_TARGET if op.kind == CROSS_ENTROPY else TOTAL
+    cdef int r
     cdef Plain plain
     cdef Pass[floating] p
     begin_pass(&p, x, v, y, count, n, <const Shift[floating]*> NULL)
@@ -572,9 +569,9 @@ cdef inline void apply_to_output(
             row_tidy(y[r], n)
         return
     if op.kind == CROSS_ENTROPY:
-        rows_pass(&p, what, plain, team)
+        rows_pass(&p, LOG_TARGET, plain, team)
     else:
-        rows_total(&p, what, DOT if what == PRODUCT else TOTAL, team)
+        rows_total(&p, PRODUCT if op.kind == VJP_FROM_OUTPUT else TOTAL, team)
     fold(p.dots, count, all_terms)
     p.mean.hi, p.mean.lo = p.dots[0].hi, finite_part(p.dots[0].lo)
     if op.kind == CROSS_ENTROPY:

@@ -84,7 +84,7 @@ cdef int run_all(
     """Rows start .. stop on at most `threads` threads; -1 where there is no memory for it"""
     cdef Py_ssize_t worksize = sizeof(double) if element is double else sizeof(float)
     cdef Py_ssize_t rows = stop - start, work = rows * b.n * worksize
-    cdef Py_ssize_t size = scratch_size(b, sizeof(element), worksize, unused)
+    cdef Py_ssize_t size = scratch_size(b, worksize, unused)
     cdef Team team
     cdef char[4096 + REGISTER] small
     cdef char* memory = small

@@ -68,8 +68,6 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         pass
     cdef cppclass Slope:
         pass
-    cdef cppclass Scale:
-        pass
     cdef cppclass Times:
         pass
     cdef cppclass DiagonalOf:
@@ -290,7 +288,6 @@ ctypedef fused Map:  # passes that give y
     Centre
     LogTurn
     Slope
-    Scale
     Times
     DiagonalOf
     TargetSlope

@@ -300,7 +300,6 @@ struct TurnOutput {};
 struct Centre {};
 struct LogTurn {};
 struct Slope {};
-struct Scale {};
 struct Times {};
 struct DiagonalOf {};
 struct TargetSlope {};
