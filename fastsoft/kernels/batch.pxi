@@ -161,20 +161,24 @@ cdef inline void tile_in(
 ) noexcept nogil:
     """Rows i .. i + count of x side by side into the lanes of a tile"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating), j, c
-    cdef Py_ssize_t at[16]
+    cdef element* at[16]
+    cdef const char* row
     cdef floating zero = 0
-    cdef bint beside = locate(b, stride, i, count, sizeof(element), at)
+    cdef bint beside = locate(b, x, stride, i, count, &at[0])
     if step == sizeof(element):
-        rows_to_tile(b, x, at, count, tile, unused)
+        for c in range(count):
+            prefetch(at[c] + TILES * lanes * b.n)
+        rows_to_tile(b, &at[0], count, tile, unused)
     elif beside:
         for j in range(b.n):
-            prefetch(<const element*> (x + at[0] + j * step) + TILES * lanes)
-            gather(x + at[0] + j * step, sizeof(element), count, tile + j * lanes, 1, unused)
+            row = <const char*> at[0] + j * step
+            prefetch(<const element*> row + TILES * lanes)
+            gather(row, sizeof(element), count, tile + j * lanes, 1, unused)
             for c in range(count, lanes):  # unused lanes compute something harmless
                 tile[j * lanes + c] = zero
     else:
         for c in range(count):
-            gather(x + at[c], step, b.n, tile + c, lanes, unused)
+            gather(<const char*> at[c], step, b.n, tile + c, lanes, unused)
         for c in range(count, lanes):
             for j in range(b.n):
                 tile[j * lanes + c] = zero
@@ -186,21 +190,25 @@ cdef inline void tile_out(
     """The lanes of a tile to rows i .. i + count"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating), j, c
     cdef Py_ssize_t results = results_of(b)
-    cdef Py_ssize_t out[16]
-    cdef bint beside = locate(b, b.out_stride, i, count, sizeof(element), out)
+    cdef element* out[16]
+    cdef char* row
+    cdef bint beside = locate(b, b.out, b.out_stride, i, count, &out[0])
     if beside and (b.out_step != sizeof(element) or results == 1):
         for j in range(results):
-            prefetch(<const element*> (b.out + out[0] + j * b.out_step) + TILES * lanes)
-            scatter(scratch + j * lanes, 1, count, b.out + out[0] + j * b.out_step, sizeof(element), unused)
+            row = <char*> out[0] + j * b.out_step
+            prefetch(<const element*> row + TILES * lanes)
+            scatter(scratch + j * lanes, 1, count, row, sizeof(element), unused)
     elif b.out_step == sizeof(element) and results > 1:
-        tile_to_rows(b, out, count, scratch, unused)
+        for c in range(count):
+            prefetch_to_write(<char*> (out[c] + TILES * lanes * b.n), 1)
+        tile_to_rows(b, &out[0], count, scratch, unused)
         if b.op.kind == JACOBIAN:
             for c in range(count):
-                out[c] += b.n * sizeof(element)
-            tile_to_rows(b, out, count, scratch + TILES * b.n * lanes, unused)
+                out[c] += b.n
+            tile_to_rows(b, &out[0], count, scratch + TILES * b.n * lanes, unused)
     else:
         for c in range(count):
-            scatter(scratch + c, lanes, results, b.out + out[c], b.out_step, unused)
+            scatter(scratch + c, lanes, results, <char*> out[c], b.out_step, unused)
 
 
 cdef inline void some_tiles(

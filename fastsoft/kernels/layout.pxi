@@ -32,17 +32,17 @@ cdef inline Py_ssize_t offset(const Batch* b, const Py_ssize_t* stride, Py_ssize
 
 
 cdef inline bint locate(
-    const Batch* b, const Py_ssize_t* stride, Py_ssize_t i, int count, Py_ssize_t itemsize, Py_ssize_t* at
+    const Batch* b, const char* start, const Py_ssize_t* stride, Py_ssize_t i, int count, element** at
 ) noexcept nogil:
-    """Where rows i .. i + count start, in bytes; whether they lie next to each other"""
+    """Where rows i .. i + count of an array start; whether they lie next to each other"""
     cdef int c, last = b.ndim - 1
-    at[0] = offset(b, stride, i)
+    at[0] = <element*> (start + offset(b, stride, i))
     if b.ndim == 1 or (b.ndim > 1 and i % b.shape[last] + count <= b.shape[last]):
         for c in range(1, count):
-            at[c] = at[c - 1] + stride[last]
-        return stride[last] == itemsize
+            at[c] = <element*> (<char*> at[c - 1] + stride[last])
+        return stride[last] == sizeof(element)
     for c in range(1, count):
-        at[c] = offset(b, stride, i + c)
+        at[c] = <element*> (start + offset(b, stride, i + c))
     return False
 
 
@@ -90,30 +90,25 @@ cdef inline void hide(
 
 
 cdef inline void rows_to_tile(
-    const Batch* b, const char* x, const Py_ssize_t* at, int count, floating* tile, element* unused
+    const Batch* b, element** rows, int count, floating* tile, element* unused
 ) noexcept nogil:
-    """Rows whose classes are contiguous into the lanes of a tile"""
+    """Rows whose classes are contiguous into the lanes of a tile; there are 16 pointers, of which `count` are set"""
     cdef int c, lanes = REGISTER // sizeof(floating)
-    cdef element* rows[16]
     cdef element[TURNED] zeros  # in unused lanes: something harmless
     if not (floating is double and element is not double) and not (floating is float and element is double):
         if count < lanes:
             memset(zeros, 0, sizeof(zeros))
-        for c in range(lanes):
-            rows[c] = <element*> (x + at[c]) if c < count else zeros
-        to_tile(&rows[0], b.n, tile)
+        for c in range(count, lanes):
+            rows[c] = zeros
+        to_tile(rows, b.n, tile)
 
 
 cdef inline void tile_to_rows(
-    const Batch* b, const Py_ssize_t* at, int count, const floating* tile, element* unused
+    const Batch* b, element** rows, int count, const floating* tile, element* unused
 ) noexcept nogil:
     """The way back of rows_to_tile"""
-    cdef int c
-    cdef element* rows[16]
     if not (floating is double and element is not double) and not (floating is float and element is double):
-        for c in range(count):
-            rows[c] = <element*> (b.out + at[c])
-        from_tile(tile, b.n, &rows[0], count)
+        from_tile(tile, b.n, rows, count)
 
 
 # Rows one after the other at y, row r at y + r n, of a group that is not contiguous in memory. Where the rows are

@@ -51,7 +51,9 @@ cdef inline void tile_parts(
     cdef Shared[floating] s = shared[0]
     cdef BunchSums[floating] a, b
     cdef bunch[floating] v, w
+    cdef bint one
     for i from 0 <= i < min(n, lanes) by together:
+        one = n - i <= lanes  # a term in each part
         for start from 0 <= start < n by BLOCK:
             stop = min(n, start + BLOCK)
             begin(b)
@@ -60,11 +62,11 @@ cdef inline void tile_parts(
                 w = v if done else shifted_exp(v, s, how)
                 if keep:
                     store(x + j * lanes, w, (n - j) * lanes)
-                if n <= lanes:
+                if one:
                     collect_one(b, w, v, s, which)
                 else:
                     collect(b, w, v, s, which)
-            if n > lanes:
+            if not one:
                 finish(b)
             if start == 0:
                 a = b

@@ -112,6 +112,7 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     void prefetch_ahead(const double*, int vecs)
     void prefetch_to_write(float*, int vecs)
     void prefetch_to_write(double*, int vecs)
+    void prefetch_to_write(char*, int vecs)
 
     vec[float] fill(float)
     vec[double] fill(double)

@@ -12,7 +12,7 @@ typedef __m256d md;
 const bool has_fma = true;
 const int together = 1, exp_together = 2;
 const bool masks16 = false;
-const bool turns = true;  // rows into lanes by turn_rows
+const bool turns = true;  // rows into lanes by parts of a register
 
 inline rf splat(float a) { return _mm256_set1_ps(a); }
 inline rd splat(double a) { return _mm256_set1_pd(a); }
@@ -110,15 +110,21 @@ template <int k> inline rd swap_lanes(rd a) {
     return k == 2 ? _mm256_permute2f128_pd(a, a, 1) : _mm256_permute_pd(a, 0x5);
 }
 
-// As many rows as a register has lanes, from class j on, turned round: the next class of each in a[0], and so on.
-// By halves, since what crosses them is slow.
-inline rf halves(const float* lower, const float* upper) {
-    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(lower)), _mm_loadu_ps(upper), 1);
+inline rf load_parts(const float* const* rows, ptrdiff_t j) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(rows[0] + j)), _mm_loadu_ps(rows[4] + j), 1);
 }
-inline rd halves(const double* lower, const double* upper) {
-    return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(lower)), _mm_loadu_pd(upper), 1);
+inline rd load_parts(const double* const* rows, ptrdiff_t j) {
+    return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(rows[0] + j)), _mm_loadu_pd(rows[2] + j), 1);
 }
-inline void turn_halves(rf* a) {
+inline void store_parts(float* const* rows, ptrdiff_t j, rf a) {
+    _mm_storeu_ps(rows[0] + j, _mm256_castps256_ps128(a));
+    _mm_storeu_ps(rows[4] + j, _mm256_extractf128_ps(a, 1));
+}
+inline void store_parts(double* const* rows, ptrdiff_t j, rd a) {
+    _mm_storeu_pd(rows[0] + j, _mm256_castpd256_pd128(a));
+    _mm_storeu_pd(rows[2] + j, _mm256_extractf128_pd(a, 1));
+}
+inline void turn_parts(rf* a) {
     const rf b0 = _mm256_unpacklo_ps(a[0], a[1]), b1 = _mm256_unpackhi_ps(a[0], a[1]);
     const rf b2 = _mm256_unpacklo_ps(a[2], a[3]), b3 = _mm256_unpackhi_ps(a[2], a[3]);
     a[0] = _mm256_shuffle_ps(b0, b2, 0x44);
@@ -126,32 +132,10 @@ inline void turn_halves(rf* a) {
     a[2] = _mm256_shuffle_ps(b1, b3, 0x44);
     a[3] = _mm256_shuffle_ps(b1, b3, 0xee);
 }
-inline void turn_halves(rd* a) {
+inline void turn_parts(rd* a) {
     const rd b = _mm256_unpacklo_pd(a[0], a[1]);
     a[1] = _mm256_unpackhi_pd(a[0], a[1]);
     a[0] = b;
-}
-template <class T, class R> inline void turn_rows(const T* const* rows, ptrdiff_t j, R* a) {
-    const int half = 16 / sizeof(T);
-    for (int k = 0; k < 2 * half; k += half) {
-        for (int i = 0; i < half; i++) a[k + i] = halves(rows[i] + j + k, rows[i + half] + j + k);
-        turn_halves(a + k);
-    }
-}
-inline void store_halves(float* lower, float* upper, rf a) {
-    _mm_storeu_ps(lower, _mm256_castps256_ps128(a));
-    _mm_storeu_ps(upper, _mm256_extractf128_ps(a, 1));
-}
-inline void store_halves(double* lower, double* upper, rd a) {
-    _mm_storeu_pd(lower, _mm256_castpd256_pd128(a));
-    _mm_storeu_pd(upper, _mm256_extractf128_pd(a, 1));
-}
-template <class T, class R> inline void turn_back(R* a, T* const* rows, ptrdiff_t j) {
-    const int half = 16 / sizeof(T);
-    for (int k = 0; k < 2 * half; k += half) {
-        turn_halves(a + k);
-        for (int i = 0; i < half; i++) store_halves(rows[i] + j + k, rows[i + half] + j + k, a[k + i]);
-    }
 }
 
 template <int k> inline rf pick(rf a, rf b) { return _mm256_blend_ps(a, b, k == 4 ? 0xf0 : k == 2 ? 0xcc : 0xaa); }

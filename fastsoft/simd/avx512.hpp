@@ -12,7 +12,7 @@ typedef __mmask8 md;
 const bool has_fma = true;
 const int together = 2, exp_together = 2;
 const bool masks16 = true;  // parts of registers of the types of 16 bits
-const bool turns = false;
+const bool turns = true;  // rows into lanes by parts of a register
 
 inline rf splat(float a) { return _mm512_set1_ps(a); }
 inline rd splat(double a) { return _mm512_set1_pd(a); }
@@ -106,6 +106,44 @@ template <int k> inline rf swap_lanes(rf a) {
 template <int k> inline rd swap_lanes(rd a) {
     return k == 4 ? _mm512_shuffle_f64x2(a, a, 0x4e) : k == 2 ? _mm512_shuffle_f64x2(a, a, 0xb1)
                                                               : _mm512_permute_pd(a, 0x55);
+}
+
+inline rf load_parts(const float* const* rows, ptrdiff_t j) {
+    rf a = _mm512_castps128_ps512(_mm_loadu_ps(rows[0] + j));
+    a = _mm512_insertf32x4(a, _mm_loadu_ps(rows[4] + j), 1);
+    a = _mm512_insertf32x4(a, _mm_loadu_ps(rows[8] + j), 2);
+    return _mm512_insertf32x4(a, _mm_loadu_ps(rows[12] + j), 3);
+}
+inline rd load_parts(const double* const* rows, ptrdiff_t j) {
+    rd a = _mm512_castpd128_pd512(_mm_loadu_pd(rows[0] + j));
+    a = _mm512_insertf64x2(a, _mm_loadu_pd(rows[2] + j), 1);
+    a = _mm512_insertf64x2(a, _mm_loadu_pd(rows[4] + j), 2);
+    return _mm512_insertf64x2(a, _mm_loadu_pd(rows[6] + j), 3);
+}
+inline void store_parts(float* const* rows, ptrdiff_t j, rf a) {
+    _mm_storeu_ps(rows[0] + j, _mm512_castps512_ps128(a));
+    _mm_storeu_ps(rows[4] + j, _mm512_extractf32x4_ps(a, 1));
+    _mm_storeu_ps(rows[8] + j, _mm512_extractf32x4_ps(a, 2));
+    _mm_storeu_ps(rows[12] + j, _mm512_extractf32x4_ps(a, 3));
+}
+inline void store_parts(double* const* rows, ptrdiff_t j, rd a) {
+    _mm_storeu_pd(rows[0] + j, _mm512_castpd512_pd128(a));
+    _mm_storeu_pd(rows[2] + j, _mm512_extractf64x2_pd(a, 1));
+    _mm_storeu_pd(rows[4] + j, _mm512_extractf64x2_pd(a, 2));
+    _mm_storeu_pd(rows[6] + j, _mm512_extractf64x2_pd(a, 3));
+}
+inline void turn_parts(rf* a) {
+    const rf b0 = _mm512_unpacklo_ps(a[0], a[1]), b1 = _mm512_unpackhi_ps(a[0], a[1]);
+    const rf b2 = _mm512_unpacklo_ps(a[2], a[3]), b3 = _mm512_unpackhi_ps(a[2], a[3]);
+    a[0] = _mm512_shuffle_ps(b0, b2, 0x44);
+    a[1] = _mm512_shuffle_ps(b0, b2, 0xee);
+    a[2] = _mm512_shuffle_ps(b1, b3, 0x44);
+    a[3] = _mm512_shuffle_ps(b1, b3, 0xee);
+}
+inline void turn_parts(rd* a) {
+    const rd b = _mm512_unpacklo_pd(a[0], a[1]);
+    a[1] = _mm512_unpackhi_pd(a[0], a[1]);
+    a[0] = b;
 }
 
 template <int k> inline rf pick(rf a, rf b) {

@@ -205,7 +205,7 @@ INLINE void store(bfloat* p, vec<float> v, ptrdiff_t left) { store16(p, v, left)
 // and for those to be written.
 template <class S> INLINE void prefetch(const S* p) { __builtin_prefetch((const void*)p, 0, 3); }
 template <class S> INLINE void prefetch_ahead(const S* p, int vecs) {
-    for (int i = 0; i < vecs; i++) __builtin_prefetch((const char*)p + 64 * i, 0, 2);
+    for (int i = 0; i < vecs; i++) __builtin_prefetch((const char*)p + 64 * i, 0, 3);
 }
 template <class S> INLINE void prefetch_to_write(S* p, int vecs) {
     for (int i = 0; i < vecs; i++) __builtin_prefetch((char*)p + 64 * i, 1, 3);
@@ -246,18 +246,23 @@ template <class T, class S> APART void square_to_rows(const T* tile, ptrdiff_t l
 }
 
 // Rows of n classes into the lanes of the tile at `tile`, class j at tile + j * lanes, and back, of the first `count`
-// rows; as many row pointers as a vec has lanes. Where the last classes do not fill a register, some go twice.
+// rows; as many row pointers as a vec has lanes. Where an instruction set `turns` parts of 16 bytes within a register:
+//   load_parts   part p from class j on of rows[p * as many classes as a part holds], and store_parts back
+//   turn_parts   the squares of as many registers, each within its part
+// and where the last classes do not fill a part, some go twice.
+template <class T> constexpr int in_part = 16 / sizeof(T);
 template <class T, class S> APART void to_tile(const S* const* rows, ptrdiff_t n, T* tile) {
-    const int lanes = vec<T>::lanes, width = vec<T>::width;
+    const int lanes = vec<T>::lanes, width = vec<T>::width, some = in_part<T>;
     const S* at[lanes];
     if constexpr (turns && std::is_same<S, T>::value) {
-        if (n >= width) {
-            for (ptrdiff_t start = 0; start < n; start += width) {
-                const ptrdiff_t j = start + width <= n ? start : n - width;
+        if (n >= some) {
+            for (ptrdiff_t start = 0; start < n; start += some) {
+                const ptrdiff_t j = start + some <= n ? start : n - some;
                 for (int r = 0; r < lanes; r += width) {
-                    typename isa<T>::reg a[width];
-                    turn_rows(rows + r, j, a);
-                    for (int k = 0; k < width; k++) store(tile + (j + k) * lanes + r, a[k]);
+                    typename isa<T>::reg a[some];
+                    for (int k = 0; k < some; k++) a[k] = load_parts(rows + r + k, j);
+                    turn_parts(a);
+                    for (int k = 0; k < some; k++) store(tile + (j + k) * lanes + r, a[k]);
                 }
             }
             return;
@@ -269,16 +274,17 @@ template <class T, class S> APART void to_tile(const S* const* rows, ptrdiff_t n
     }
 }
 template <class T, class S> APART void from_tile(const T* tile, ptrdiff_t n, S* const* rows, int count) {
-    const int lanes = vec<T>::lanes, width = vec<T>::width;
+    const int lanes = vec<T>::lanes, width = vec<T>::width, some = in_part<T>;
     S* at[lanes];
     if constexpr (turns && std::is_same<S, T>::value) {
-        if (n >= width && count == lanes) {
-            for (ptrdiff_t start = 0; start < n; start += width) {
-                const ptrdiff_t j = start + width <= n ? start : n - width;
+        if (n >= some && count == lanes) {
+            for (ptrdiff_t start = 0; start < n; start += some) {
+                const ptrdiff_t j = start + some <= n ? start : n - some;
                 for (int r = 0; r < lanes; r += width) {
-                    typename isa<T>::reg a[width];
-                    for (int k = 0; k < width; k++) a[k] = load(tile + (j + k) * lanes + r);
-                    turn_back(a, rows + r, j);
+                    typename isa<T>::reg a[some];
+                    for (int k = 0; k < some; k++) a[k] = load(tile + (j + k) * lanes + r);
+                    turn_parts(a);
+                    for (int k = 0; k < some; k++) store_parts(rows + r + k, j, a[k]);
                 }
             }
             return;
