@@ -265,6 +265,8 @@ cdef inline int panel(
     cdef vec[floating] v
     cdef vec[floating] top[PANEL_TILES]
     cdef pair[floating] factor[PANEL_TILES]
+    cdef Ahead[PANEL_TILES] ahead
+    cdef const Ahead* far = NULL
     cdef int last = b.ndim - 1
     cdef bint beyond = False, scale_last = b.op.kind == SOFTMAX
     if goes_short(b.op.kind) or last < 0 or b.x_step == size or b.where != NULL:
@@ -287,18 +289,25 @@ cdef inline int panel(
             beyond |= any(beyond_reach(top[t], <floating> b.op.factor.hi))
         if b.op.how == WIDE or beyond:
             return 0
+        x = <const element*> (b.x + offset(b, b.x_stride, i + count * lanes))  # of the next panel; may lie beyond
+        out = <element*> (b.out + offset(b, b.out_stride, i))
+        for t in range(count):
+            ahead[t].x, ahead[t].x_step = <const char*> (x + t * lanes), b.x_step
+            ahead[t].out, ahead[t].out_step = <const char*> (out + t * lanes), b.out_step
+        if large_caches:
+            far = ahead
         for t from 0 <= t < count by TILES:
             row = t * b.n * lanes
-            near_tiles(scratch + row, b.n, <int> min(TILES, count - t), &top[t], &factor[t], &b.op)
+            near_tiles(scratch + row, b.n, <int> min(TILES, count - t), &top[t], &factor[t], &b.op, far + t if large_caches else far)
         for t in range(count):
             if scale_last and has_nan(factor[t].hi):
                 tile = scratch + t * b.n * lanes
                 block_scale(&tile, 1, 0, b.n * lanes, &factor[t], True)
                 factor[t].hi = fill(<floating> 1)
                 factor[t].lo = fill(zero)
-        out = <element*> (b.out + offset(b, b.out_stride, i))
         for j in range(results):
             for t in range(count):
+                prefetch_to_write(<char*> (out + t * lanes) + 8 * b.out_step, 1)
                 v = load(scratch + (t * b.n + j) * lanes, lanes, zero)
                 store(out + t * lanes, scaled(v, factor[t]) if scale_last else v, lanes)
             out = <element*> (<char*> out + b.out_step)

@@ -45,7 +45,7 @@ cdef inline bint tile_vjp(
         w = load(x + j * lanes, lanes, zero)
         middle = choose(equal(w, top), load(v + j * lanes, lanes, zero), middle)
         first = choose(equal(w, top), fill(<floating> j), first)
-    tile_sum(x, True, n, &s.each, plain, all_terms, &sums)
+    tile_sum(x, True, n, &s.each, plain, all_terms, NULL, &sums)
     if not tile_products(x, v, n, middle, &dots):
         return False
     set_vjp(a, sums, dots, s[0], fill(one), middle, op.factor)
@@ -91,7 +91,7 @@ cdef inline bint tile_loss(
         j = max(op.labels[first + r], 0) if r < count else 0
         logit[r] = x[j * lanes + r]
         weight[r] = <floating> op.row_weights[first + r] if r < count and op.row_weights != NULL else 1
-    tile_sum(x, True, n, &s.each, plain, others, &sums)
+    tile_sum(x, True, n, &s.each, plain, others, NULL, &sums)
     for r in range(lanes):
         j = max(op.labels[first + r], 0) if r < count else 0
         e[r] = x[j * lanes + r]

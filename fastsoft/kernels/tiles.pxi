@@ -40,13 +40,25 @@ cdef inline void tile_exp(floating* x, Py_ssize_t n, const Shared[floating]* sha
         store(x + i, shifted_exp(load_bunch(x + i, stop - i, low), s, how), stop - i)
 
 
+cdef struct Ahead:  # lines of memory that are due next, one for each class, and fetched while a tile is computed
+    const char* x
+    Py_ssize_t x_step
+    const char* out
+    Py_ssize_t out_step
+
+
+cdef inline void fetch(const Ahead* ahead, Py_ssize_t j) noexcept nogil:
+    prefetch_far(ahead.x + j * ahead.x_step)
+    prefetch_far(ahead.out + j * ahead.out_step)
+
+
 cdef inline void tile_parts(
     floating* x, bint done, bint keep, Py_ssize_t n, const Shared[floating]* shared, How how, Which which,
-    Sums[floating]* part
+    const Ahead* ahead, Sums[floating]* part
 ) noexcept nogil:
     """Sum of exp(x_j - max), if `done` of x_j itself, class j into part j mod lanes, by blocks; with `keep` the terms
     take the place of x"""
-    cdef Py_ssize_t i, j, start, stop, lanes = REGISTER // sizeof(floating)
+    cdef Py_ssize_t i, j, k, start, stop, lanes = REGISTER // sizeof(floating)
     cdef floating absent = 0 if done else <floating> -INFINITY  # beyond the last class: what gives no term
     cdef Shared[floating] s = shared[0]
     cdef BunchSums[floating] a, b
@@ -58,6 +70,8 @@ cdef inline void tile_parts(
             stop = min(n, start + BLOCK)
             begin(b)
             for j from start + i <= j < stop by lanes:
+                for k in range(together if ahead != NULL else 0):
+                    fetch(ahead, j + k)
                 v = load_bunch(x + j * lanes, (n - j) * lanes, absent)
                 w = v if done else shifted_exp(v, s, how)
                 if keep:
@@ -76,16 +90,16 @@ cdef inline void tile_parts(
 
 
 cdef inline void tile_sum(
-    floating* x, bint keep, Py_ssize_t n, const Shared[floating]* shared, How how, Which which,
+    floating* x, bint keep, Py_ssize_t n, const Shared[floating]* shared, How how, Which which, const Ahead* ahead,
     Sums[floating]* total
 ) noexcept nogil:
     """Sum of exp(x_j - max), with `keep` in place of x_j; its parts, then the tree"""
     cdef Sums[floating] part[16]
     if keep and Which is All and n <= TURNED:  # needs no x beside e: better all at once
         tile_exp(x, n, shared, how)
-        tile_parts(x, True, False, n, shared, how, which, part)
+        tile_parts(x, True, False, n, shared, how, which, NULL, part)
     else:
-        tile_parts(x, False, keep, n, shared, how, which, part)
+        tile_parts(x, False, keep, n, shared, how, which, ahead, part)
     fold_parts(part, min(n, REGISTER // <Py_ssize_t> sizeof(floating)), which)
     total[0] = part[0]
 
@@ -105,7 +119,8 @@ cdef inline void tile_slopes(
 
 
 cdef inline void apply_tiles(
-    floating* x, Py_ssize_t n, int count, const vec[floating]* top, pair[floating]* factor, const Operation* op, How how
+    floating* x, Py_ssize_t n, int count, const vec[floating]* top, pair[floating]* factor, const Operation* op, How how,
+    const Ahead* ahead
 ) noexcept nogil:
     """Tiles in place (logsumexp: into their class 0; softmax: still to be multiplied by the factors; Jacobian: sigma,
     and the diagonal TILES tiles further), step by step: what each waits for, the others fill"""
@@ -127,12 +142,12 @@ cdef inline void apply_tiles(
         set_shift(s[t], top[t], nan, op.factor, how)
     if op.kind == SOFTMAX:
         for t in range(count):
-            tile_sum(x + t * n * lanes, True, n, &s[t].each, how, all_terms, &sums[t])
+            tile_sum(x + t * n * lanes, True, n, &s[t].each, how, all_terms, ahead + t if ahead != NULL else ahead, &sums[t])
         for t in range(count):
             factor[t] = reciprocal(sums[t], s[t], <floating> op.empty)
         return
     for t in range(count):
-        tile_sum(x + t * n * lanes, op.kind == JACOBIAN, n, &s[t].each, how, others, &sums[t])
+        tile_sum(x + t * n * lanes, op.kind == JACOBIAN, n, &s[t].each, how, others, ahead + t if ahead != NULL else ahead, &sums[t])
     if op.kind == JACOBIAN:
         for t in range(count):
             q = rest(sums[t], s[t])
@@ -150,15 +165,16 @@ cdef inline void apply_tiles(
 
 
 cdef inline void near_tiles(
-    floating* x, Py_ssize_t n, int count, const vec[floating]* top, pair[floating]* factor, const Operation* op
+    floating* x, Py_ssize_t n, int count, const vec[floating]* top, pair[floating]* factor, const Operation* op,
+    const Ahead* ahead
 ) noexcept nogil:
     """apply_tiles where all rows are within reach"""
     cdef Plain plain
     cdef Scaled scaled
     if op.how == SCALED:
-        apply_tiles(x, n, count, top, factor, op, scaled)
+        apply_tiles(x, n, count, top, factor, op, scaled, ahead)
     else:
-        apply_tiles(x, n, count, top, factor, op, plain)
+        apply_tiles(x, n, count, top, factor, op, plain, ahead)
 
 
 cdef inline bint tiles(floating* x, Py_ssize_t n, int rows, const Operation* op) noexcept nogil:
@@ -175,11 +191,11 @@ cdef inline bint tiles(floating* x, Py_ssize_t n, int rows, const Operation* op)
     for t in range(count):
         beyond += lanes_of(beyond_reach(top[t], <floating> op.factor.hi))
     if op.how == WIDE or beyond == rows:
-        apply_tiles(x, n, count, top, factor, op, wide)
+        apply_tiles(x, n, count, top, factor, op, wide, NULL)
     elif beyond > 0:
         return False
     else:
-        near_tiles(x, n, count, top, factor, op)
+        near_tiles(x, n, count, top, factor, op, NULL)
     if op.kind == SOFTMAX:
         for t in range(count):
             tile = x + t * n * lanes

@@ -104,10 +104,12 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     int exp_vecs[T, Which](T, Which)
     bint has_fma
     bint turns
+    bint large_caches
     void prefetch(const half*)
     void prefetch(const bfloat*)
     void prefetch(const float*)
     void prefetch(const double*)
+    void prefetch_far(const char*)
     void prefetch_ahead(const float*, int vecs)
     void prefetch_ahead(const double*, int vecs)
     void prefetch_to_write(float*, int vecs)
