@@ -83,6 +83,8 @@ cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t worksize, element
     cdef bint second = b.op.kind == TARGETS or b.v != NULL
     if by_tiles(b, sizeof(element)):
         return b.n * REGISTER * tiles_together(b.n)
+    if goes_overlapped(b, unused):
+        return 2 * b.n * worksize * rows_at_once(b, unused) + REGISTER if b.stream else REGISTER
     if as_they_lie(b, unused):
         return REGISTER
     return b.n * worksize * rows_at_once(b, unused) * (2 if second else 1) + REGISTER
@@ -116,7 +118,6 @@ cdef inline void some_rows(
     cdef const floating* x[16]
     cdef const floating* v[16]
     cdef floating* y[16]
-    cdef floating* past[16]
     cdef int some
     cdef bint same = (floating is float and element is float) or (floating is double and element is double)
     cdef bint as_it_lies = same and b.x_step == sizeof(element) and b.where == NULL
@@ -124,7 +125,6 @@ cdef inline void some_rows(
     cdef bint v_as_it_lies = same and b.v != NULL and b.v_step == sizeof(element) and not targets
     cdef bint streams = b.stream and same and b.out_step == sizeof(element) and results > 1 and team == NULL
     cdef bint out_as_it_lies = same and b.out_step == sizeof(element) and not streams
-    cdef bint at_once = streams and b.op.kind == SOFTMAX  # past the caches, not by way of scratch
     if not as_it_lies:
         gather_rows(b, b.x, b.x_stride, b.x_step, i, count, scratch, unused)
     if b.v != NULL and not v_as_it_lies and not targets:
@@ -140,14 +140,9 @@ cdef inline void some_rows(
             x[r] = <const floating*> (b.x + offset(b, b.x_stride, i + row)) if as_it_lies else scratch + row * b.n
             v[r] = <const floating*> (b.v + offset(b, b.v_stride, i + row)) if v_as_it_lies else second + row * b.n
             y[r] = <floating*> (b.out + offset(b, b.out_stride, i + row)) if out_as_it_lies else scratch + row * b.n
-            past[r] = <floating*> (b.out + offset(b, b.out_stride, i + row)) if at_once else NULL
             if results == 0:
                 y[r] = NULL
-        if not group(x, v, y, past, some, b.n, &b.op, i + start, team):
-            for r in range(some):  # each in its own way
-                group(x + r, v + r, y + r, past + r, 1, b.n, &b.op, i + start + r, team)
-    if at_once:
-        return
+        group_or_rows(x, v, y, some, b.n, &b.op, i + start, team)
     if streams:
         for r in range(count):
             block_stream(scratch + r * b.n, <floating*> (b.out + offset(b, b.out_stride, i + r)), b.n)
@@ -334,6 +329,12 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
     cdef Py_ssize_t i = start
     cdef bint tiled = by_tiles(b, sizeof(element)), columns = are_columns(b)
     cdef Py_ssize_t count = stop - start if as_they_lie(b, unused) else rows_at_once(b, unused), some
+    if goes_overlapped(b, unused):
+        if element is double:
+            run_overlapped[double](b, start, stop, <double*> scratch)
+        else:
+            run_overlapped[float](b, start, stop, <float*> scratch)
+        i = stop
     while i < stop:
         if tiled:
             if element is double:

@@ -263,44 +263,48 @@ cdef inline void group_shift(
     set_shift(s[0], top, load(some, REGISTER // sizeof(floating), low), op.factor, how)
 
 
-cdef inline void apply_group(
-    const floating** x, floating** y, floating** past, int count, Py_ssize_t n, vec[floating] top, const Operation* op,
-    How how, const Team* team
+cdef inline void log_results(
+    const floating** x, floating** y, int count, Py_ssize_t n, vec[floating] top, const Sums[floating]* sums,
+    const Shift[floating]* s, const Operation* op, How how, const Team* team
 ) noexcept nogil:
-    """Rows from x to y (logsumexp: to y[0]), or softmax, by way of y, past the caches to where `past` says, unless that
-    is NULL for each row; row r has its maximum in lane r of top"""
+    """log_softmax, or logsumexp to y[0], of the sums of Others"""
     cdef int r
+    cdef Log[floating] log
+    cdef vec[floating] values
+    cdef floating some[16]
+    if op.kind == LOGSUMEXP:
+        values = log_sum_exp(sums[0], s[0], top)
+        store(some, values, REGISTER // sizeof(floating))
+        for r in range(count):
+            y[r][0] = some[r]
+        return
+    log = log_shift(sums[0], s[0], <floating> op.empty)
+    if team != NULL:
+        team_log(x, y, n, &s.each, &log, how, team)
+    else:
+        block_log(x, y, count, 0, n, &s.each, &log, how, False)
+
+
+cdef inline void apply_group(
+    const floating** x, floating** y, int count, Py_ssize_t n, vec[floating] top, const Operation* op, How how,
+    const Team* team
+) noexcept nogil:
+    """Rows from x to y (logsumexp: to y[0]); row r has its maximum in lane r of top"""
     cdef Shift[floating] s
     cdef Sums[floating] sums[16]
     cdef All all_terms
     cdef Others others
     cdef pair[floating] factor
-    cdef Log[floating] log
-    cdef vec[floating] values
-    cdef floating some[16]
     group_shift(x, count, n, top, op, how, &s)
-    if op.kind == SOFTMAX:
-        rows_sum(x, y, count, n, &s.each, how, all_terms, team, &sums[0])
-        fold(&sums[0], count, all_terms)
-        factor = reciprocal(sums[0], s, <floating> op.empty)
-        if team != NULL:
-            team_scale(y, n, &factor, team)
-        elif past[0] == NULL:
-            block_scale(y, count, 0, n, &factor, False)
-        else:
-            for r in range(count):
-                scale_past(y[r], past[r], n, of_row(factor, r))
+    if op.kind != SOFTMAX:
+        rows_sum(x, y if op.kind == LOG_SOFTMAX else <floating**> NULL, count, n, &s.each, how, others, team, &sums[0])
+        fold(&sums[0], count, others)
+        log_results(x, y, count, n, top, &sums[0], &s, op, how, team)
         return
-    rows_sum(x, y if op.kind == LOG_SOFTMAX else <floating**> NULL, count, n, &s.each, how, others, team, &sums[0])
-    fold(&sums[0], count, others)
-    if op.kind == LOG_SOFTMAX:
-        log = log_shift(sums[0], s, <floating> op.empty)
-        if team != NULL:
-            team_log(x, y, n, &s.each, &log, how, team)
-        else:
-            block_log(x, y, count, 0, n, &s.each, &log, how, False)
+    rows_sum(x, y, count, n, &s.each, how, all_terms, team, &sums[0])
+    fold(&sums[0], count, all_terms)
+    factor = reciprocal(sums[0], s, <floating> op.empty)
+    if team != NULL:
+        team_scale(y, n, &factor, team)
     else:
-        values = log_sum_exp(sums[0], s, top)
-        store(some, values, REGISTER // sizeof(floating))
-        for r in range(count):
-            y[r][0] = some[r]
+        block_scale(y, count, 0, n, &factor, False)

@@ -147,6 +147,16 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     void collect_some[T, How, Which](
         Sums[T]&, const T* x, T* e, ptrdiff_t left, const Shared[T]&, How, Which, bint many
     )
+    void max_some[T](vec[T]&, const T* x, ptrdiff_t left, int vecs)
+    void scale_some[T](const T* e, T* y, ptrdiff_t left, int vecs, const pair[T]&, bint past)
+    cppclass Stage[T]:
+        int count
+        bint waits
+        const T** x  # arrays of 16, as in Pass
+        T** e
+        T** y
+        vec[T]* tops
+        pair[T] factor
     void collect_one[T, Which](BunchSums[T]&, bunch[T] e, bunch[T] x, const Shared[T]&, Which)
     void finish[T](Sums[T]&)
     void finish[T](BunchSums[T]&)

@@ -274,6 +274,12 @@ INLINE void collect_some(Sums<T>& a, const T* x, T* e, ptrdiff_t left, const Sha
     if (e) store(e, w, left);
     collect_in_turn(a, w, v, s, which, many);
 }
+// The maximum of the next `left` elements at x, at most so many vecs, lane by lane.
+template <class T> INLINE void max_some(vec<T>& top, const T* x, ptrdiff_t left, int vecs) {
+    const int lanes = vec<T>::lanes;
+    const T low = -std::numeric_limits<T>::infinity();
+    for (int k = 0; k < vecs; k++) top = larger(load(x + k * lanes, left - k * lanes, low), top);
+}
 template <class T, int U> INLINE void finish(Sums<T, U>& a) {
     const pair<T, U> p = two_sum(a.hi - fill<U>(start_of_sum<T>()), a.lo);
     a.hi = p.hi;
@@ -392,6 +398,28 @@ template <class T, int U> INLINE vec<T, U> scaled(vec<T, U> e, const pair<T>& r)
     const vec<T, U> es = e * fill<U>(split), eh = es - (es - e), el = e - eh;
     return (eh * spread<U>(rh) + (el * spread<U>(rh) + e * spread<U>(rl))) * fill<U>(1 / up);  // subnormal only here
 }
+
+// The next `left` elements at e, at most so many vecs, times r, to y; past the caches if y begins with a line.
+template <class T> INLINE void scale_some(const T* e, T* y, ptrdiff_t left, int vecs, const pair<T>& r, bool past) {
+    const int lanes = vec<T>::lanes;
+    for (int k = 0; k < vecs; k++) {
+        const ptrdiff_t here = left - k * lanes;
+        const vec<T> v = scaled(load(e + k * lanes, here, T(0)), r);
+        if (past && here >= lanes) stream(y + k * lanes, v);
+        else store(y + k * lanes, v, here);
+    }
+}
+
+// A group of rows on its way from x by way of e to y, which may be one and the same: see overlap.pxi.
+template <class T> struct Stage {
+    int count;
+    bool waits;  // to be scaled by `factor`
+    const T* x[16];
+    T* e[16];
+    T* y[16];
+    vec<T> tops[16];
+    pair<T> factor;
+};
 
 // log(1 + f) + f_rest + k log 2 as a pair, 1 + f from sqrt(1/2) to sqrt(2), f_rest far smaller.
 // log(1 + f) = f - (f^2/2 - s (f^2/2 + R)), s = f / (2 + f): the form of FreeBSD's msun, with our R.
