@@ -48,8 +48,6 @@ cdef inline void block_weigh(
             while i < end:
                 z = load_bunch(x + i, stop - i, low)
                 e = shifted_exp(z, s, how)
-                prefetch_ahead(x + i + GROUP, together)
-                prefetch_ahead(v + i + GROUP, together)
                 store(y + i, e, stop - i)
                 collect_in_turn(a, e, z, s, all_terms, False)
                 add_products(run, e, weighed(load_bunch(v + i, stop - i, zero), scale, middle))

@@ -2,11 +2,6 @@
 # maximum of the next is taken and the last one's softmax is scaled, which keep the memory busy. The bits are those of
 # rows.pxi: a maximum and a scaling do not ask for an order.
 
-cdef enum:
-    AHEAD_TO_READ = 2048  # bytes by which what comes next is fetched: as far as memory answers late
-    AHEAD_TO_WRITE = 1024
-
-
 cdef inline bint goes_overlapped(const Batch* b, element* unused) noexcept nogil:
     """Whether rows lie so that they need no scratch, but for what is written past the caches"""
     if element is half or element is bfloat:

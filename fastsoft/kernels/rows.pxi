@@ -37,6 +37,7 @@ cdef inline void block_sum(
     cdef floating zero = 0
     cdef int r, vecs = exp_vecs(zero, which)
     cdef Py_ssize_t i, step = vecs * REGISTER // <Py_ssize_t> sizeof(floating)
+    cdef Py_ssize_t write_ahead = AHEAD_TO_WRITE // sizeof(floating)
     cdef bint many = n >= many_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
     cdef const floating* from_x
     cdef floating* to
@@ -49,9 +50,9 @@ cdef inline void block_sum(
         begin(a)
         i = 0
         while i + step <= n:
-            prefetch_ahead(from_x + i + GROUP, vecs)
-            if keep:
-                prefetch_ahead(to + i + GROUP, vecs)
+            prefetch_far(from_x + i + GROUP, vecs)
+            if keep and i + write_ahead < n:  # beyond it may lie what another thread writes
+                prefetch_to_write(to + i + write_ahead, vecs)
             elif to != NULL:
                 prefetch_to_write(to + i, vecs)
             collect_some(a, from_x + i, to + i if keep else <floating*> NULL, step, s, how, which, many)

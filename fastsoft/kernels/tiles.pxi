@@ -48,8 +48,8 @@ cdef struct Ahead:  # lines of memory that are due next, one for each class, and
 
 
 cdef inline void fetch(const Ahead* ahead, Py_ssize_t j) noexcept nogil:
-    prefetch_far(ahead.x + j * ahead.x_step)
-    prefetch_far(ahead.out + j * ahead.out_step)
+    prefetch_far(ahead.x + j * ahead.x_step, 1)
+    prefetch_far(ahead.out + j * ahead.out_step, 1)
 
 
 cdef inline void tile_parts(

@@ -201,12 +201,14 @@ template <class S> INLINE void store16(S* p, vec<float> v, ptrdiff_t left) {
 INLINE void store(half* p, vec<float> v, ptrdiff_t left) { store16(p, v, left); }
 INLINE void store(bfloat* p, vec<float> v, ptrdiff_t left) { store16(p, v, left); }
 
-// Ask for the line at p, which need not exist, as it will soon be read; for the lines of some vecs, not quite so soon;
-// and for those to be written.
+// Ask for lines, which need not exist: for what will soon be read, so many vecs, in the nearest cache; for what will be
+// read not quite so soon, in the next one; and for what will be written.
 template <class S> INLINE void prefetch(const S* p) { __builtin_prefetch((const void*)p, 0, 3); }
-INLINE void prefetch_far(const char* p) { __builtin_prefetch(p, 0, 2); }
 template <class S> INLINE void prefetch_ahead(const S* p, int vecs) {
     for (int i = 0; i < vecs; i++) __builtin_prefetch((const char*)p + 64 * i, 0, 3);
+}
+template <class S> INLINE void prefetch_far(const S* p, int vecs) {
+    for (int i = 0; i < vecs; i++) __builtin_prefetch((const char*)p + 64 * i, 0, 2);
 }
 template <class S> INLINE void prefetch_to_write(S* p, int vecs) {
     for (int i = 0; i < vecs; i++) __builtin_prefetch((char*)p + 64 * i, 1, 3);
