@@ -83,7 +83,7 @@ cdef inline void block_runs(
     Sums[floating]* dots
 ) noexcept nogil:
     """The passes that give sums, but for those of exp"""
-    cdef Py_ssize_t i, k, lanes = REGISTER // sizeof(floating), step = together * lanes
+    cdef Py_ssize_t i, k, lanes = REGISTER // sizeof(floating), step = together * lanes, near = NEAR // sizeof(floating)
     cdef int r
     cdef const floating* x
     cdef const floating* v
@@ -101,6 +101,9 @@ cdef inline void block_runs(
             run = fill(zero)
             weights = run
             if i + run_length * lanes <= stop:
+                if Runs is Product:  # little else to do meanwhile
+                    prefetch_ahead(x + i + near, run_length)
+                    prefetch_ahead(v + i + near, run_length)
                 for k from i <= k < i + run_length * lanes by step:
                     add_to_run(x + k, v + k, what, step, how, &own, scale, middle, &run, &weights, &d)
             else:
@@ -142,7 +145,7 @@ cdef inline void map_some(
 
 cdef inline void block_map(const Pass[floating]* p, Map what, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The passes that give y"""
-    cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
+    cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating), near = NEAR // sizeof(floating)
     cdef int r
     cdef const floating* x
     cdef const floating* v
@@ -154,6 +157,8 @@ cdef inline void block_map(const Pass[floating]* p, Map what, Py_ssize_t start, 
         factor, mean, minus = of_row(p.factor, r), of_row(p.mean, r), of_row(p.minus, r)
         i = start
         while i + step <= stop:
+            if Map is TurnOutput and i + near < stop:
+                prefetch_to_write(y + i + near, together)
             map_some(x + i, v + i, y + i, what, step, scale, middle, &factor, &mean, &minus)
             i += step
         if i < stop:

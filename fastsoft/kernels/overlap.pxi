@@ -53,7 +53,7 @@ cdef inline void sum_overlapped(
     cdef floating zero = 0, low = -INFINITY
     cdef int r, vecs = exp_vecs(zero, which)
     cdef Py_ssize_t i, start, stop, skip, room, step = vecs * REGISTER // <Py_ssize_t> sizeof(floating)
-    cdef Py_ssize_t read_ahead = AHEAD_TO_READ // sizeof(floating), write_ahead = AHEAD_TO_WRITE // sizeof(floating)
+    cdef Py_ssize_t near = NEAR // sizeof(floating)
     cdef bint many = n >= many_vecs * REGISTER // <Py_ssize_t> sizeof(floating), scales = last.waits
     cdef bint keeps = Which is All, past = scales and last.e[0] != last.y[0]
     cdef const floating* x
@@ -77,9 +77,9 @@ cdef inline void sum_overlapped(
             begin(a)
             i = start
             while i + step <= stop:
-                prefetch_ahead(following + i + read_ahead, vecs)
+                prefetch_ahead(following + i + near, vecs)
                 if keeps:
-                    prefetch_to_write(e + i + write_ahead, vecs)
+                    prefetch_to_write(e + i + near, vecs)
                 collect_some(a, x + i, e + i if keeps else <floating*> NULL, step, s, how, which, many)
                 max_some(top, following + i, step, vecs)
                 if scales and i + step <= room:

@@ -37,7 +37,7 @@ cdef inline void block_sum(
     cdef floating zero = 0
     cdef int r, vecs = exp_vecs(zero, which)
     cdef Py_ssize_t i, step = vecs * REGISTER // <Py_ssize_t> sizeof(floating)
-    cdef Py_ssize_t write_ahead = AHEAD_TO_WRITE // sizeof(floating)
+    cdef Py_ssize_t near = NEAR // sizeof(floating)
     cdef bint many = n >= many_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
     cdef const floating* from_x
     cdef floating* to
@@ -51,8 +51,8 @@ cdef inline void block_sum(
         i = 0
         while i + step <= n:
             prefetch_far(from_x + i + GROUP, vecs)
-            if keep and i + write_ahead < n:  # beyond it may lie what another thread writes
-                prefetch_to_write(to + i + write_ahead, vecs)
+            if keep and i + near < n:  # beyond it may lie what another thread writes
+                prefetch_to_write(to + i + near, vecs)
             elif to != NULL:
                 prefetch_to_write(to + i, vecs)
             collect_some(a, from_x + i, to + i if keep else <floating*> NULL, step, s, how, which, many)
