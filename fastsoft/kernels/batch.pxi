@@ -4,7 +4,7 @@ cdef enum:
     GROUP = 4096  # classes in a group of rows
     STREAM = 16777216  # bytes of result from which it is written past the caches
     PANEL = 262144  # bytes of the tiles that are read side by side
-    PANEL_TILES = 8  # and how many they may be
+    PANEL_TILES = 16  # and how many they may be
     LONG = 262144  # classes beyond which many rows would be too much scratch
 
 
@@ -36,6 +36,11 @@ cdef inline int rows_in_group(const Batch* b, Py_ssize_t lanes) noexcept nogil:
 cdef inline int tiles_together(Py_ssize_t n) noexcept nogil:
     """Tiles that are read, and written, side by side: long runs of memory, but no more than the caches hold"""
     return <int> max(1, min(PANEL_TILES, PANEL // (max(n, 1) * REGISTER)))
+
+
+cdef inline Py_ssize_t tile_apart(Py_ssize_t n) noexcept nogil:
+    """Vecs from one tile of a panel to the next: not a power of two, or the cache would hold few of them side by side"""
+    return n | 1
 
 
 cdef inline int tiles_at_once(Py_ssize_t n) noexcept nogil:
@@ -82,7 +87,7 @@ cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t worksize, element
     """Bytes that each thread needs"""
     cdef bint second = b.op.kind == TARGETS or b.v != NULL
     if by_tiles(b, sizeof(element)):
-        return b.n * REGISTER * tiles_together(b.n)
+        return tile_apart(b.n) * REGISTER * tiles_together(b.n)
     if goes_overlapped(b, unused):
         return 2 * b.n * worksize * rows_at_once(b, unused) + REGISTER if b.stream else REGISTER
     if as_they_lie(b, unused):
@@ -250,7 +255,7 @@ cdef inline int panel(
 ) noexcept nogil:
     """Whole tiles from row i on whose rows lie next to each other, read and written side by side, class by class;
     how many rows that were, 0 if some_tiles is due"""
-    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), t, j, count, row
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), t, j, count, apart = tile_apart(b.n) * lanes
     cdef Py_ssize_t results = 1 if b.op.kind == LOGSUMEXP else b.n
     cdef Py_ssize_t size = sizeof(element)
     cdef floating zero = 0, low = -INFINITY
@@ -278,7 +283,7 @@ cdef inline int panel(
                 prefetch(<const element*> (<const char*> x + 8 * b.x_step) + t * lanes)
                 v = load(x + t * lanes, lanes, zero)
                 top[t] = larger(v, top[t])
-                store(scratch + (t * b.n + j) * lanes, v, lanes)
+                store(scratch + t * apart + j * lanes, v, lanes)
             x = <const element*> (<const char*> x + b.x_step)
         for t in range(count):
             beyond |= any(beyond_reach(top[t], <floating> b.op.factor.hi))
@@ -289,21 +294,23 @@ cdef inline int panel(
         for t in range(count):
             ahead[t].x, ahead[t].x_step = <const char*> (x + t * lanes), b.x_step
             ahead[t].out, ahead[t].out_step = <const char*> (out + t * lanes), b.out_step
-        if large_caches:
+        if large_caches and count < PANEL_TILES:  # long runs of memory the CPU foresees itself
             far = ahead
         for t from 0 <= t < count by TILES:
-            row = t * b.n * lanes
-            near_tiles(scratch + row, b.n, <int> min(TILES, count - t), &top[t], &factor[t], &b.op, far + t if large_caches else far)
+            near_tiles(
+                scratch + t * apart, b.n, apart, <int> min(TILES, count - t), &top[t], &factor[t], &b.op,
+                far + t if far != NULL else far
+            )
         for t in range(count):
             if scale_last and has_nan(factor[t].hi):
-                tile = scratch + t * b.n * lanes
+                tile = scratch + t * apart
                 block_scale(&tile, 1, 0, b.n * lanes, &factor[t], True)
                 factor[t].hi = fill(<floating> 1)
                 factor[t].lo = fill(zero)
         for j in range(results):
             for t in range(count):
                 prefetch_to_write(<char*> (out + t * lanes) + 8 * b.out_step, 1)
-                v = load(scratch + (t * b.n + j) * lanes, lanes, zero)
+                v = load(scratch + t * apart + j * lanes, lanes, zero)
                 store(out + t * lanes, scaled(v, factor[t]) if scale_last else v, lanes)
             out = <element*> (<char*> out + b.out_step)
     return <int> (count * lanes)

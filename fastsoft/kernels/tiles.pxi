@@ -119,10 +119,10 @@ cdef inline void tile_slopes(
 
 
 cdef inline void apply_tiles(
-    floating* x, Py_ssize_t n, int count, const vec[floating]* top, pair[floating]* factor, const Operation* op, How how,
-    const Ahead* ahead
+    floating* x, Py_ssize_t n, Py_ssize_t size, int count, const vec[floating]* top, pair[floating]* factor,
+    const Operation* op, How how, const Ahead* ahead
 ) noexcept nogil:
-    """Tiles in place (logsumexp: into their class 0; softmax: still to be multiplied by the factors; Jacobian: sigma,
+    """Tiles, `size` numbers apart, in place (logsumexp: into their class 0; softmax: still to be multiplied by the factors; Jacobian: sigma,
     and the diagonal TILES tiles further), step by step: what each waits for, the others fill"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
     cdef Shift[floating] s[TILES]
@@ -138,66 +138,66 @@ cdef inline void apply_tiles(
     for t in range(count):
         nan = fill(zero)
         if any(equal(top[t], fill(low))) or any(equal(top[t], fill(-low))):
-            nan = tile_nan(x + t * n * lanes, n)
+            nan = tile_nan(x + t * size, n)
         set_shift(s[t], top[t], nan, op.factor, how)
     if op.kind == SOFTMAX:
         for t in range(count):
-            tile_sum(x + t * n * lanes, True, n, &s[t].each, how, all_terms, ahead + t if ahead != NULL else ahead, &sums[t])
+            tile_sum(x + t * size, True, n, &s[t].each, how, all_terms, ahead + t if ahead != NULL else ahead, &sums[t])
         for t in range(count):
             factor[t] = reciprocal(sums[t], s[t], <floating> op.empty)
         return
     for t in range(count):
-        tile_sum(x + t * n * lanes, op.kind == JACOBIAN, n, &s[t].each, how, others, ahead + t if ahead != NULL else ahead, &sums[t])
+        tile_sum(x + t * size, op.kind == JACOBIAN, n, &s[t].each, how, others, ahead + t if ahead != NULL else ahead, &sums[t])
     if op.kind == JACOBIAN:
         for t in range(count):
             q = rest(sums[t], s[t])
-            tile_slopes(x + t * n * lanes, x + (TILES + t) * n * lanes, n, &q, &s[t])
+            tile_slopes(x + t * size, x + (TILES + t) * size, n, &q, &s[t])
         return
     for t in range(count):
         if op.kind == LOG_SOFTMAX:
             log[t] = log_shift(sums[t], s[t], <floating> op.empty)
         else:
-            store(x + t * n * lanes, log_sum_exp(sums[t], s[t], top[t]), lanes)
+            store(x + t * size, log_sum_exp(sums[t], s[t], top[t]), lanes)
     if op.kind == LOG_SOFTMAX:
         for t in range(count):
-            tile = x + t * n * lanes
+            tile = x + t * size
             block_log(<const floating**> &tile, &tile, 1, 0, n * lanes, &s[t].each, &log[t], how, True)
 
 
 cdef inline void near_tiles(
-    floating* x, Py_ssize_t n, int count, const vec[floating]* top, pair[floating]* factor, const Operation* op,
-    const Ahead* ahead
+    floating* x, Py_ssize_t n, Py_ssize_t size, int count, const vec[floating]* top, pair[floating]* factor,
+    const Operation* op, const Ahead* ahead
 ) noexcept nogil:
     """apply_tiles where all rows are within reach"""
     cdef Plain plain
     cdef Scaled scaled
     if op.how == SCALED:
-        apply_tiles(x, n, count, top, factor, op, scaled, ahead)
+        apply_tiles(x, n, size, count, top, factor, op, scaled, ahead)
     else:
-        apply_tiles(x, n, count, top, factor, op, plain, ahead)
+        apply_tiles(x, n, size, count, top, factor, op, plain, ahead)
 
 
 cdef inline bint tiles(floating* x, Py_ssize_t n, int rows, const Operation* op) noexcept nogil:
     """`rows` rows, in at most TILES tiles, in place; false, and nothing done, where they do not all ask for the
     same way"""
     cdef Wide wide
-    cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), size = n * lanes
     cdef vec[floating] top[TILES]
     cdef pair[floating] factor[TILES]
     cdef floating* tile
     cdef int t, beyond = 0, count = <int> ((rows + lanes - 1) // lanes)
     for t in range(count):
-        top[t] = tile_max(x + t * n * lanes, n)
+        top[t] = tile_max(x + t * size, n)
     for t in range(count):
         beyond += lanes_of(beyond_reach(top[t], <floating> op.factor.hi))
     if op.how == WIDE or beyond == rows:
-        apply_tiles(x, n, count, top, factor, op, wide, NULL)
+        apply_tiles(x, n, size, count, top, factor, op, wide, NULL)
     elif beyond > 0:
         return False
     else:
-        near_tiles(x, n, count, top, factor, op, NULL)
+        near_tiles(x, n, size, count, top, factor, op, NULL)
     if op.kind == SOFTMAX:
         for t in range(count):
-            tile = x + t * n * lanes
-            block_scale(&tile, 1, 0, n * lanes, &factor[t], True)
+            tile = x + t * size
+            block_scale(&tile, 1, 0, size, &factor[t], True)
     return True
