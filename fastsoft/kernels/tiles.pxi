@@ -89,18 +89,34 @@ cdef inline void tile_parts(
         take_apart(a, part + i)
 
 
+cdef inline void tile_pairs(const floating* e, Py_ssize_t n, Sums[floating]* part) noexcept nogil:
+    """What tile_parts gives of one term in each part, after the first step of the tree"""
+    cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating), half = lanes // 2
+    cdef floating zero = 0
+    for i in range(min(n, half)):
+        begin_runs(part[i])
+        part[i].hi = load(e + i * lanes, lanes, zero)
+        if i + half < n:
+            end_run(part[i], load(e + (i + half) * lanes, lanes, zero))
+
+
 cdef inline void tile_sum(
     floating* x, bint keep, Py_ssize_t n, const Shared[floating]* shared, How how, Which which, const Ahead* ahead,
     Sums[floating]* total
 ) noexcept nogil:
     """Sum of exp(x_j - max), with `keep` in place of x_j; its parts, then the tree"""
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), parts = min(n, lanes)
     cdef Sums[floating] part[16]
     if keep and Which is All and n <= TURNED:  # needs no x beside e: better all at once
         tile_exp(x, n, shared, how)
-        tile_parts(x, True, False, n, shared, how, which, NULL, part)
+        if n <= lanes:
+            tile_pairs(x, n, part)
+            parts = min(n, lanes // 2)
+        else:
+            tile_parts(x, True, False, n, shared, how, which, NULL, part)
     else:
         tile_parts(x, False, keep, n, shared, how, which, ahead, part)
-    fold_parts(part, min(n, REGISTER // <Py_ssize_t> sizeof(floating)), which)
+    fold_parts(part, parts, which)
     total[0] = part[0]
 
 
@@ -122,8 +138,9 @@ cdef inline void apply_tiles(
     floating* x, Py_ssize_t n, Py_ssize_t size, int count, const vec[floating]* top, pair[floating]* factor,
     const Operation* op, How how, const Ahead* ahead
 ) noexcept nogil:
-    """Tiles, `size` numbers apart, in place (logsumexp: into their class 0; softmax: still to be multiplied by the factors; Jacobian: sigma,
-    and the diagonal TILES tiles further), step by step: what each waits for, the others fill"""
+    """Tiles, `size` numbers apart, in place (logsumexp: into their class 0; softmax: still to be multiplied by the
+    factors; Jacobian: sigma, and the diagonal TILES tiles further), step by step: what each waits for, the others
+    fill"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
     cdef Shift[floating] s[TILES]
     cdef Sums[floating] sums[TILES]
