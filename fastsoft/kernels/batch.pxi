@@ -39,7 +39,7 @@ cdef inline int tiles_together(Py_ssize_t n) noexcept nogil:
 
 
 cdef inline Py_ssize_t tile_apart(Py_ssize_t n) noexcept nogil:
-    """Vecs from one tile of a panel to the next: not a power of two, or the cache would hold few of them side by side"""
+    """Vecs from one tile of a panel to the next: odd, or the cache would hold few tiles side by side"""
     return n | 1
 
 
@@ -299,7 +299,7 @@ cdef inline int panel(
         for t from 0 <= t < count by TILES:
             near_tiles(
                 scratch + t * apart, b.n, apart, <int> min(TILES, count - t), &top[t], &factor[t], &b.op,
-                far + t if far != NULL else far
+                of_tile(far, <int> t)
             )
         for t in range(count):
             if scale_last and has_nan(factor[t].hi):

@@ -47,6 +47,10 @@ cdef struct Ahead:  # lines of memory that are due next, one for each class, and
     Py_ssize_t out_step
 
 
+cdef inline const Ahead* of_tile(const Ahead* ahead, int t) noexcept nogil:
+    return ahead + t if ahead != NULL else ahead
+
+
 cdef inline void fetch(const Ahead* ahead, Py_ssize_t j) noexcept nogil:
     prefetch_far(ahead.x + j * ahead.x_step, 1)
     prefetch_far(ahead.out + j * ahead.out_step, 1)
@@ -159,12 +163,12 @@ cdef inline void apply_tiles(
         set_shift(s[t], top[t], nan, op.factor, how)
     if op.kind == SOFTMAX:
         for t in range(count):
-            tile_sum(x + t * size, True, n, &s[t].each, how, all_terms, ahead + t if ahead != NULL else ahead, &sums[t])
+            tile_sum(x + t * size, True, n, &s[t].each, how, all_terms, of_tile(ahead, t), &sums[t])
         for t in range(count):
             factor[t] = reciprocal(sums[t], s[t], <floating> op.empty)
         return
     for t in range(count):
-        tile_sum(x + t * size, op.kind == JACOBIAN, n, &s[t].each, how, others, ahead + t if ahead != NULL else ahead, &sums[t])
+        tile_sum(x + t * size, op.kind == JACOBIAN, n, &s[t].each, how, others, of_tile(ahead, t), &sums[t])
     if op.kind == JACOBIAN:
         for t in range(count):
             q = rest(sums[t], s[t])
