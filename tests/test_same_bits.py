@@ -172,7 +172,7 @@ def test_threads_with_all_arguments(op: Operation, isa: str, dtype: str) -> None
 def test_place_in_the_batch(op: Operation, isa: str, dtype: str) -> None:
     """A row gives the same bits alone, and with any neighbours, in any place, in rows and in columns."""
     number = dtype_of(dtype)
-    for n in (1, 2, 5, 8, 16, 17, 33, 100, 129) if op.classes < 2 else (1, 2, 16, 17):
+    for n in (1, 2, 5, 8, 16, 17, 33, 100, 129, 700) if op.classes < 2 else (1, 2, 16, 17):
         x = assorted((50, n), number)
         for options in ways(op):
             alone = np.stack([function(op)(row, **options) for row in x])

@@ -145,7 +145,7 @@ cdef inline void run_overlapped(
     cdef Stage[floating]* last = &stages[0]
     cdef Stage[floating]* now = &stages[1]
     cdef Stage[floating]* next = &stages[2]
-    cdef Stage[floating]* free
+    cdef Stage[floating]* spare
     cdef Plain plain
     cdef Scaled scaled
     cdef Py_ssize_t i = start, g = 0, size = b.n * rows_in_group(b, REGISTER // sizeof(floating))
@@ -165,6 +165,6 @@ cdef inline void run_overlapped(
         else:
             apply_overlapped(last, now, next, b.n, &b.op, plain)
         i += now.count
-        free = last
-        last, now, next = now, next, free
+        spare = last
+        last, now, next = now, next, spare
     scale_rows(last, b.n)

@@ -96,18 +96,13 @@ cdef inline void block_scale(
 
 cdef inline void scale_past(const floating* e, floating* out, Py_ssize_t n, pair[floating] r) noexcept nogil:
     """out_i = e_i r past the caches, which an array larger than them would only empty"""
-    cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
-    cdef Py_ssize_t i = min(n, (-<uintptr_t> out) % REGISTER // sizeof(floating))  # up to the first whole line
-    cdef floating zero = 0
-    cdef pair[floating] own = r
+    cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating)
+    cdef Py_ssize_t skip = min(n, (-<uintptr_t> out) % REGISTER // sizeof(floating))  # up to the first whole line
+    scale_some(e, out, skip, 1, r, False)
+    for i from skip <= i < n by lanes:
+        scale_some(e + i, out + i, n - i, 1, r, True)
     if has_nan(r.hi):
         block_mend(out, n, r.hi)
-        return
-    store(out, scaled(load(e, i, zero), own), i)
-    while i + lanes <= n:
-        stream(out + i, scaled(load(e + i, lanes, zero), own))
-        i += lanes
-    store(out + i, scaled(load(e + i, n - i, zero), own), n - i)
 
 
 cdef inline void block_log(
