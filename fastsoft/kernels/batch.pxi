@@ -8,6 +8,13 @@ cdef enum:
     LONG = 262144  # classes beyond which many rows would be too much scratch
 
 
+cdef inline bint of_whole_vecs(const Batch* b, Py_ssize_t itemsize, Py_ssize_t lanes) noexcept nogil:
+    """Whether rows that are not very short need neither turning nor a part of a vec"""
+    if itemsize < <Py_ssize_t> sizeof(float) or b.x_step != itemsize or b.out_step != itemsize:
+        return False
+    return b.n >= SHORT and b.n % lanes == 0
+
+
 cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
     """Short rows, where there are enough, and rows that lie next to their neighbours, class by class"""
     cdef Py_ssize_t last = b.x_stride[b.ndim - 1] if b.ndim > 0 else 0
@@ -18,7 +25,7 @@ cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
     if b.op.kind > LOGSUMEXP and b.op.kind != JACOBIAN:
         return False
     if enough and b.n <= (TURNED if turns and itemsize == sizeof(float) else SHORT):
-        return True
+        return b.op.kind != SOFTMAX or not of_whole_vecs(b, itemsize, lanes)
     return b.op.kind <= LOGSUMEXP and last == itemsize and b.x_step != itemsize and b.shape[b.ndim - 1] >= 4
 
 
