@@ -79,11 +79,16 @@ cdef inline bint makes_targets(const Batch* b) noexcept nogil:
     return b.op.kind == TARGETS and (b.v == NULL or b.op.class_weights != NULL or b.op.on != 1 or b.op.off != 0)
 
 
+cdef inline bint are_contiguous(const Batch* b, element* unused) noexcept nogil:
+    """Whether the rows of x and out are used where they are, unless they are written past the caches"""
+    if element is half or element is bfloat or b.where != NULL:
+        return False
+    return b.x_step == sizeof(element) and (b.out == NULL or b.out_step == sizeof(element))
+
+
 cdef inline bint as_they_lie(const Batch* b, element* unused) noexcept nogil:
     """Whether all arrays are used where they are, without scratch"""
-    if element is half or element is bfloat:
-        return False
-    if b.x_step != sizeof(element) or (b.out != NULL and b.out_step != sizeof(element)) or b.where != NULL or b.stream:
+    if b.stream or not are_contiguous(b, unused):
         return False
     if b.op.kind != TARGETS and b.v == NULL:
         return True
@@ -298,10 +303,10 @@ cdef inline int panel(
             return 0
         x = <const element*> (b.x + offset(b, b.x_stride, i + count * lanes))  # of the next panel; may lie beyond
         out = <element*> (b.out + offset(b, b.out_stride, i))
-        for t in range(count):
-            ahead[t].x, ahead[t].x_step = <const char*> (x + t * lanes), b.x_step
-            ahead[t].out, ahead[t].out_step = <const char*> (out + t * lanes), b.out_step
         if large_caches and count < PANEL_TILES:  # long runs of memory the CPU foresees itself
+            for t in range(count):
+                ahead[t].x, ahead[t].x_step = <const char*> (x + t * lanes), b.x_step
+                ahead[t].out, ahead[t].out_step = <const char*> (out + t * lanes), b.out_step
             far = ahead
         for t from 0 <= t < count by TILES:
             near_tiles(

@@ -102,8 +102,8 @@ cdef inline void block_runs(
             weights = run
             if i + run_length * lanes <= stop:
                 if Runs is Product:  # little else to do meanwhile
-                    prefetch_ahead(x + i + near, run_length)
-                    prefetch_ahead(v + i + near, run_length)
+                    prefetch(x + i + near, run_length)
+                    prefetch(v + i + near, run_length)
                 for k from i <= k < i + run_length * lanes by step:
                     add_to_run(x + k, v + k, what, step, how, &own, scale, middle, &run, &weights, &d)
             else:

@@ -4,13 +4,9 @@
 
 cdef inline bint goes_overlapped(const Batch* b, element* unused) noexcept nogil:
     """Whether rows lie so that they need no scratch, but for what is written past the caches"""
-    if element is half or element is bfloat:
+    if b.op.kind > LOGSUMEXP or b.op.how == WIDE or by_tiles(b, sizeof(element)):
         return False
-    if b.op.kind > LOGSUMEXP or b.op.how == WIDE or b.where != NULL or by_tiles(b, sizeof(element)):
-        return False
-    if b.x_step != sizeof(element) or b.out_step != sizeof(element):
-        return False
-    return b.op.kind == SOFTMAX or not b.stream
+    return are_contiguous(b, unused) and (b.op.kind == SOFTMAX or not b.stream)
 
 
 cdef inline void take_rows(
@@ -70,14 +66,14 @@ cdef inline void sum_overlapped(
         s = of_row(shared[0], r)
         factor = of_row(last.factor, r)
         top = fill(low)
-        skip = min(n, (-<uintptr_t> y) % REGISTER // sizeof(floating)) if past else 0  # up to the first whole line
+        skip = to_line(y, n) if past else 0
         room = n - skip
         for start from 0 <= start < n by BLOCK:
             stop = min(n, start + BLOCK)
             begin(a)
             i = start
             while i + step <= stop:
-                prefetch_ahead(following + i + near, vecs)
+                prefetch(following + i + near, vecs)
                 if keeps:
                     prefetch_to_write(e + i + near, vecs)
                 collect_some(a, x + i, e + i if keeps else <floating*> NULL, step, s, how, which, many)
@@ -112,9 +108,13 @@ cdef inline void apply_overlapped(
     cdef All all_terms
     cdef Others others
     cdef bint beside = next.count == now.count and (not last.waits or last.count == now.count)
-    group_shift(now.x, now.count, n, now.tops[0], op, how, &s)
     if not beside:
         scale_rows(last, n)
+        take_maxima(next, n)
+        if op.kind != SOFTMAX:
+            apply_group(now.x, now.y, now.count, n, now.tops[0], op, how, NULL)
+            return
+    group_shift(now.x, now.count, n, now.tops[0], op, how, &s)
     if op.kind == SOFTMAX:
         if beside:
             sum_overlapped(last, now, next, n, &s.each, how, all_terms, &sums[0])
@@ -124,17 +124,9 @@ cdef inline void apply_overlapped(
         now.factor = reciprocal(sums[0], s, <floating> op.empty)
         now.waits = True
     else:
-        if beside:
-            sum_overlapped(last, now, next, n, &s.each, how, others, &sums[0])
-        else:
-            rows_sum(
-                now.x, now.y if op.kind == LOG_SOFTMAX else <floating**> NULL, now.count, n, &s.each, how, others, NULL,
-                &sums[0]
-            )
+        sum_overlapped(last, now, next, n, &s.each, how, others, &sums[0])
         fold(&sums[0], now.count, others)
         log_results(now.x, now.y, now.count, n, now.tops[0], &sums[0], &s, op, how, NULL)
-    if not beside:
-        take_maxima(next, n)
 
 
 cdef inline void run_overlapped(

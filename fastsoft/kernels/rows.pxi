@@ -94,10 +94,15 @@ cdef inline void block_scale(
             block_mend(to, n, own.hi)
 
 
+cdef inline Py_ssize_t to_line(const floating* y, Py_ssize_t n) noexcept nogil:
+    """How many of n numbers lie before the first line of memory that begins among them"""
+    return min(n, (-<uintptr_t> y) % REGISTER // sizeof(floating))
+
+
 cdef inline void scale_past(const floating* e, floating* out, Py_ssize_t n, pair[floating] r) noexcept nogil:
     """out_i = e_i r past the caches, which an array larger than them would only empty"""
     cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating)
-    cdef Py_ssize_t skip = min(n, (-<uintptr_t> out) % REGISTER // sizeof(floating))  # up to the first whole line
+    cdef Py_ssize_t skip = to_line(out, n)
     scale_some(e, out, skip, 1, r, False)
     for i from skip <= i < n by lanes:
         scale_some(e + i, out + i, n - i, 1, r, True)

@@ -203,8 +203,7 @@ INLINE void store(bfloat* p, vec<float> v, ptrdiff_t left) { store16(p, v, left)
 
 // Ask for lines, which need not exist: for what will soon be read, so many vecs, in the nearest cache; for what will be
 // read not quite so soon, in the next one; and for what will be written.
-template <class S> INLINE void prefetch(const S* p) { __builtin_prefetch((const void*)p, 0, 3); }
-template <class S> INLINE void prefetch_ahead(const S* p, int vecs) {
+template <class S> INLINE void prefetch(const S* p, int vecs = 1) {
     for (int i = 0; i < vecs; i++) __builtin_prefetch((const char*)p + 64 * i, 0, 3);
 }
 template <class S> INLINE void prefetch_far(const S* p, int vecs) {
