@@ -167,82 +167,113 @@ cdef inline void some_rows(
         scatter_rows(b, scratch, i, count, results, unused)
 
 
+cdef inline const Ahead* look_ahead(
+    const Batch* b, Py_ssize_t i, Py_ssize_t stop, Ahead* ahead, element* unused
+) noexcept nogil:
+    """Of each tile from row i on the one TILES further, where rows follow each other without a gap; else NULL"""
+    cdef Py_ssize_t lanes = REGISTER // max(sizeof(element), sizeof(float)), size = b.n * <Py_ssize_t> sizeof(element)
+    cdef int t
+    if i + TILES * lanes >= stop or b.x_step != sizeof(element) or b.out_step != sizeof(element) or b.ndim != 1:
+        return NULL
+    if b.x_stride[0] != size or b.out_stride[0] != size or results_of(b) != b.n:
+        return NULL
+    for t in range(TILES):
+        ahead[t].x = b.x + (i + (t + TILES) * lanes) * size
+        ahead[t].out = b.out + (i + (t + TILES) * lanes) * size
+        ahead[t].x_step = ahead[t].out_step = lanes * <Py_ssize_t> sizeof(element)
+        ahead[t].far = False
+    return ahead
+
+
 cdef inline void tile_in(
     const Batch* b, const char* x, const Py_ssize_t* stride, Py_ssize_t step, Py_ssize_t i, int count, floating* tile,
-    element* unused
+    bint foreseen, element* unused
 ) noexcept nogil:
-    """Rows i .. i + count of x side by side into the lanes of a tile"""
+    """Rows i .. i + count of x side by side into the lanes of a tile; `foreseen`: what comes next is fetched already"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating), j, c
-    cdef element* at[16]
+    cdef const char* start
     cdef const char* row
     cdef floating zero = 0
-    cdef bint beside = locate(b, x, stride, i, count, &at[0])
     if step == sizeof(element):
-        for c in range(count):
-            prefetch(at[c] + TILES * lanes * b.n)
-        rows_to_tile(b, &at[0], count, tile, unused)
-    elif beside:
+        if not foreseen and evenly(b, i, count):
+            start = x + offset(b, stride, i + TILES * lanes)
+            for c in range(count):
+                prefetch(start + c * stride[b.ndim - 1], 1)
+        rows_to_tile(b, x, stride, i, count, tile, unused)
+        return
+    for c in range(count, lanes):  # unused lanes compute something harmless
         for j in range(b.n):
-            row = <const char*> at[0] + j * step
+            tile[j * lanes + c] = zero
+    if neighbours(b, stride, i, count, sizeof(element)):
+        start = x + offset(b, stride, i)
+        for j in range(b.n):
+            row = start + j * step
             prefetch(<const element*> row + TILES * lanes)
             gather(row, sizeof(element), count, tile + j * lanes, 1, unused)
-            for c in range(count, lanes):  # unused lanes compute something harmless
-                tile[j * lanes + c] = zero
     else:
         for c in range(count):
-            gather(<const char*> at[c], step, b.n, tile + c, lanes, unused)
-        for c in range(count, lanes):
-            for j in range(b.n):
-                tile[j * lanes + c] = zero
+            gather(x + offset(b, stride, i + c), step, b.n, tile + c, lanes, unused)
 
 
 cdef inline void tile_out(
-    const Batch* b, Py_ssize_t i, int count, const floating* scratch, element* unused
+    const Batch* b, Py_ssize_t i, int count, floating* tile, bint foreseen, const pair[floating]* factor,
+    element* unused
 ) noexcept nogil:
-    """The lanes of a tile to rows i .. i + count"""
+    """The lanes of a tile, times the factor unless that is NULL, to rows i .. i + count"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating), j, c
-    cdef Py_ssize_t results = results_of(b)
-    cdef element* out[16]
+    cdef Py_ssize_t results = results_of(b), size = sizeof(element)
+    cdef char* start
     cdef char* row
-    cdef bint beside = locate(b, b.out, b.out_stride, i, count, &out[0])
-    if beside and (b.out_step != sizeof(element) or results == 1):
-        for j in range(results):
-            row = <char*> out[0] + j * b.out_step
-            prefetch(<const element*> row + TILES * lanes)
-            scatter(scratch + j * lanes, 1, count, row, sizeof(element), unused)
-    elif b.out_step == sizeof(element) and results > 1:
-        for c in range(count):
-            prefetch_to_write(<char*> (out[c] + TILES * lanes * b.n), 1)
-        tile_to_rows(b, &out[0], count, scratch, unused)
-        if b.op.kind == JACOBIAN:
+    if b.out_step == size and results > 1:
+        if not foreseen and evenly(b, i, count):
+            start = b.out + offset(b, b.out_stride, i + TILES * lanes)
             for c in range(count):
-                out[c] += b.n
-            tile_to_rows(b, &out[0], count, scratch + TILES * b.n * lanes, unused)
+                prefetch_to_write(start + c * b.out_stride[b.ndim - 1], 1)
+        tile_to_rows(b, b.out, i, count, tile, factor, unused)
+        if b.op.kind == JACOBIAN:
+            tile_to_rows(b, b.out + b.n * size, i, count, tile + TILES * b.n * lanes, NULL, unused)
+        return
+    if factor != NULL:
+        block_scale(&tile, 1, 0, b.n * lanes, factor, True)
+    if neighbours(b, b.out_stride, i, count, size):
+        start = b.out + offset(b, b.out_stride, i)
+        for j in range(results):
+            row = start + j * b.out_step
+            prefetch(<const element*> row + TILES * lanes)
+            scatter(tile + j * lanes, 1, count, row, size, unused)
     else:
         for c in range(count):
-            scatter(scratch + c, lanes, results, <char*> out[c], b.out_step, unused)
+            scatter(tile + c, lanes, results, b.out + offset(b, b.out_stride, i + c), b.out_step, unused)
 
 
 cdef inline void some_tiles(
-    const Batch* b, Py_ssize_t i, int count, floating* scratch, element* unused
+    const Batch* b, Py_ssize_t i, int count, Py_ssize_t stop, floating* scratch, element* unused
 ) noexcept nogil:
-    """Rows i .. i + count, in at most TILES tiles"""
-    cdef int c, step, lanes = REGISTER // sizeof(floating)
+    """Rows i .. i + count, in at most TILES tiles; from there to `stop` others follow"""
+    cdef int c, some, step, lanes = REGISTER // sizeof(floating)
+    cdef pair[floating] factor[TILES]
+    cdef Ahead[TILES] room
+    cdef const Ahead* ahead = look_ahead(b, i, stop, room, unused)
+    cdef bint foreseen = ahead != NULL or i + count >= stop
     for c from 0 <= c < count by lanes:
-        tile_in(b, b.x, b.x_stride, b.x_step, i + c, min(lanes, count - c), scratch + c * b.n, unused)
+        some = min(lanes, count - c)
+        tile_in(b, b.x, b.x_stride, b.x_step, i + c, some, scratch + c * b.n, foreseen, unused)
     if b.where != NULL:
         for c in range(count):
             hide(
                 b.where + offset(b, b.where_stride, i + c), b.where_step, b.n,
                 scratch + c // lanes * lanes * b.n + c % lanes, lanes
             )
-    if tiles(scratch, b.n, count, &b.op):
+    if tiles(scratch, b.n, count, &b.op, ahead, &factor[0]):
         for c from 0 <= c < count by lanes:
-            tile_out(b, i + c, min(lanes, count - c), scratch + c * b.n, unused)
+            tile_out(
+                b, i + c, min(lanes, count - c), scratch + c * b.n, foreseen,
+                &factor[c // lanes] if b.op.kind == SOFTMAX else NULL, unused
+            )
         return
     step = lanes if count > lanes else 1  # tile by tile, then row by row
     for c from 0 <= c < count by step:
-        some_tiles(b, i + c, min(step, count - c), scratch, unused)
+        some_tiles(b, i + c, min(step, count - c), i, scratch, unused)
 
 
 cdef inline void short_tiles(
@@ -253,13 +284,13 @@ cdef inline void short_tiles(
     cdef floating* second = scratch + b.n * lanes
     for c from 0 <= c < count by lanes:
         some = min(lanes, count - c)
-        tile_in(b, b.x, b.x_stride, b.x_step, i + c, some, scratch, unused)
+        tile_in(b, b.x, b.x_stride, b.x_step, i + c, some, scratch, False, unused)
         if b.v != NULL:
-            tile_in(b, b.v, b.v_stride, b.v_step, i + c, some, second, unused)
+            tile_in(b, b.v, b.v_stride, b.v_step, i + c, some, second, False, unused)
         if not short_tile(scratch, second, b.n, some, &b.op, i + c):
             some_rows(b, i + c, some, scratch, unused, NULL)
         elif b.out != NULL:
-            tile_out(b, i + c, some, scratch, unused)
+            tile_out(b, i + c, some, scratch, False, NULL, unused)
 
 
 cdef inline int panel(
@@ -273,7 +304,6 @@ cdef inline int panel(
     cdef floating zero = 0, low = -INFINITY
     cdef const element* x
     cdef element* out
-    cdef floating* tile
     cdef vec[floating] v
     cdef vec[floating] top[PANEL_TILES]
     cdef pair[floating] factor[PANEL_TILES]
@@ -306,19 +336,14 @@ cdef inline int panel(
         if large_caches and count < PANEL_TILES:  # long runs of memory the CPU foresees itself
             for t in range(count):
                 ahead[t].x, ahead[t].x_step = <const char*> (x + t * lanes), b.x_step
-                ahead[t].out, ahead[t].out_step = <const char*> (out + t * lanes), b.out_step
+                ahead[t].out, ahead[t].out_step = <char*> (out + t * lanes), b.out_step
+                ahead[t].far = True
             far = ahead
         for t from 0 <= t < count by TILES:
             near_tiles(
                 scratch + t * apart, b.n, apart, <int> min(TILES, count - t), &top[t], &factor[t], &b.op,
                 of_tile(far, <int> t)
             )
-        for t in range(count):
-            if scale_last and has_nan(factor[t].hi):
-                tile = scratch + t * apart
-                block_scale(&tile, 1, 0, b.n * lanes, &factor[t], True)
-                factor[t].hi = fill(<floating> 1)
-                factor[t].lo = fill(zero)
         for j in range(results):
             for t in range(count):
                 prefetch_to_write(<char*> (out + t * lanes) + 8 * b.out_step, 1)
@@ -338,7 +363,7 @@ cdef inline int next_tiles(
         if goes_short(b.op.kind):
             short_tiles(b, i, count, scratch, unused)
         else:
-            some_tiles(b, i, count, scratch, unused)
+            some_tiles(b, i, count, stop, scratch, unused)
     return count
 
 

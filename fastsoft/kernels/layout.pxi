@@ -31,19 +31,10 @@ cdef inline Py_ssize_t offset(const Batch* b, const Py_ssize_t* stride, Py_ssize
     return at + i * stride[0] if b.ndim > 0 else 0
 
 
-cdef inline bint locate(
-    const Batch* b, const char* start, const Py_ssize_t* stride, Py_ssize_t i, int count, element** at
-) noexcept nogil:
-    """Where rows i .. i + count of an array start; whether they lie next to each other"""
-    cdef int c, last = b.ndim - 1
-    at[0] = <element*> (start + offset(b, stride, i))
-    if b.ndim == 1 or (b.ndim > 1 and i % b.shape[last] + count <= b.shape[last]):
-        for c in range(1, count):
-            at[c] = <element*> (<char*> at[c - 1] + stride[last])
-        return stride[last] == sizeof(element)
-    for c in range(1, count):
-        at[c] = <element*> (start + offset(b, stride, i + c))
-    return False
+cdef inline bint evenly(const Batch* b, Py_ssize_t i, Py_ssize_t count) noexcept nogil:
+    """Whether rows i .. i + count of each array lie evenly apart"""
+    cdef int last = b.ndim - 1
+    return last == 0 or (last > 0 and i % b.shape[last] + count <= b.shape[last])
 
 
 # In the functions below `unused` only says which element type is meant. float16 and bfloat16 go with float;
@@ -90,25 +81,40 @@ cdef inline void hide(
 
 
 cdef inline void rows_to_tile(
-    const Batch* b, element** rows, int count, floating* tile, element* unused
+    const Batch* b, const char* x, const Py_ssize_t* stride, Py_ssize_t i, int count, floating* tile, element* unused
 ) noexcept nogil:
-    """Rows whose classes are contiguous into the lanes of a tile; there are 16 pointers, of which `count` are set"""
+    """Rows i .. i + count of x, whose classes are contiguous, into the lanes of a tile"""
     cdef int c, lanes = REGISTER // sizeof(floating)
     cdef element[TURNED] zeros  # in unused lanes: something harmless
+    cdef element* at[16]
+    cdef Even[element] rows
     if not (floating is double and element is not double) and not (floating is float and element is double):
+        if count == lanes and evenly(b, i, count):
+            rows.first, rows.apart = <char*> x + offset(b, stride, i), stride[b.ndim - 1]
+            to_tile(rows, b.n, tile)
+            return
         if count < lanes:
             memset(zeros, 0, sizeof(zeros))
-        for c in range(count, lanes):
-            rows[c] = zeros
-        to_tile(rows, b.n, tile)
+        for c in range(lanes):
+            at[c] = <element*> (x + offset(b, stride, i + c)) if c < count else zeros
+        to_tile(&at[0], b.n, tile)
 
 
 cdef inline void tile_to_rows(
-    const Batch* b, element** rows, int count, const floating* tile, element* unused
+    const Batch* b, char* out, Py_ssize_t i, int count, const floating* tile, const pair[floating]* r, element* unused
 ) noexcept nogil:
-    """The way back of rows_to_tile"""
+    """The way back, to rows that begin with `out`; times r, unless that is NULL"""
+    cdef int c, lanes = REGISTER // sizeof(floating)
+    cdef element* at[16]
+    cdef Even[element] rows
     if not (floating is double and element is not double) and not (floating is float and element is double):
-        from_tile(tile, b.n, rows, count)
+        if count == lanes and evenly(b, i, count):
+            rows.first, rows.apart = out + offset(b, b.out_stride, i), b.out_stride[b.ndim - 1]
+            from_tile(tile, b.n, rows, count, r)
+            return
+        for c in range(count):
+            at[c] = <element*> (out + offset(b, b.out_stride, i + c))
+        from_tile(tile, b.n, &at[0], count, r)
 
 
 # Rows one after the other at y, row r at y + r n, of a group that is not contiguous in memory. Where the rows are
@@ -122,8 +128,7 @@ cdef inline bint neighbours(
     const Batch* b, const Py_ssize_t* stride, Py_ssize_t i, Py_ssize_t count, Py_ssize_t itemsize
 ) noexcept nogil:
     """Whether rows i .. i + count lie next to each other"""
-    cdef int last = b.ndim - 1
-    return last >= 0 and stride[last] == itemsize and i % b.shape[last] + count <= b.shape[last]
+    return evenly(b, i, count) and stride[b.ndim - 1] == itemsize
 
 
 cdef inline void gather_rows(

@@ -31,61 +31,46 @@ cdef inline void fold_parts(Sums[floating]* part, Py_ssize_t parts, Which which)
         half_way //= 2
 
 
-cdef inline void tile_exp(floating* x, Py_ssize_t n, const Shared[floating]* shared, How how) noexcept nogil:
-    """exp(x_j - max) in place of x_j"""
-    cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating), stop = n * REGISTER // sizeof(floating)
-    cdef floating low = -INFINITY
-    cdef Shared[floating] s = shared[0]
-    for i from 0 <= i < stop by step:
-        store(x + i, shifted_exp(load_bunch(x + i, stop - i, low), s, how), stop - i)
-
-
-cdef struct Ahead:  # lines of memory that are due next, one for each class, and fetched while a tile is computed
-    const char* x
-    Py_ssize_t x_step
-    const char* out
-    Py_ssize_t out_step
-
-
 cdef inline const Ahead* of_tile(const Ahead* ahead, int t) noexcept nogil:
     return ahead + t if ahead != NULL else ahead
 
 
-cdef inline void fetch(const Ahead* ahead, Py_ssize_t j) noexcept nogil:
-    prefetch_far(ahead.x + j * ahead.x_step, 1)
-    prefetch_far(ahead.out + j * ahead.out_step, 1)
+cdef inline void tile_exp(
+    const floating* x, floating* e, Py_ssize_t n, const Shared[floating]* shared, How how, const Ahead* ahead
+) noexcept nogil:
+    """e_j = exp(x_j - max)"""
+    cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating), step = together * lanes, stop = n * lanes
+    cdef floating low = -INFINITY
+    cdef Shared[floating] s = shared[0]
+    for i from 0 <= i < stop by step:
+        if ahead != NULL:
+            fetch(ahead[0], i // lanes, together)
+        store(e + i, shifted_exp(load_bunch(x + i, stop - i, low), s, how), stop - i)
 
 
 cdef inline void tile_parts(
-    floating* x, bint done, bint keep, Py_ssize_t n, const Shared[floating]* shared, How how, Which which,
-    const Ahead* ahead, Sums[floating]* part
+    floating* x, bint keep, Py_ssize_t n, const Shared[floating]* shared, How how, Which which, const Ahead* ahead,
+    Sums[floating]* part
 ) noexcept nogil:
-    """Sum of exp(x_j - max), if `done` of x_j itself, class j into part j mod lanes, by blocks; with `keep` the terms
-    take the place of x"""
-    cdef Py_ssize_t i, j, k, start, stop, lanes = REGISTER // sizeof(floating)
-    cdef floating absent = 0 if done else <floating> -INFINITY  # beyond the last class: what gives no term
+    """Sum of exp(x_j - max), class j into part j mod lanes, by blocks; with `keep` the terms take the place of x"""
+    cdef Py_ssize_t i, j, start, stop, lanes = REGISTER // sizeof(floating)
+    cdef floating low = -INFINITY
     cdef Shared[floating] s = shared[0]
     cdef BunchSums[floating] a, b
     cdef bunch[floating] v, w
-    cdef bint one
     for i from 0 <= i < min(n, lanes) by together:
-        one = n - i <= lanes  # a term in each part
         for start from 0 <= start < n by BLOCK:
             stop = min(n, start + BLOCK)
             begin(b)
             for j from start + i <= j < stop by lanes:
-                for k in range(together if ahead != NULL else 0):
-                    fetch(ahead, j + k)
-                v = load_bunch(x + j * lanes, (n - j) * lanes, absent)
-                w = v if done else shifted_exp(v, s, how)
+                if ahead != NULL:
+                    fetch(ahead[0], j, together)
+                v = load_bunch(x + j * lanes, (n - j) * lanes, low)
+                w = shifted_exp(v, s, how)
                 if keep:
                     store(x + j * lanes, w, (n - j) * lanes)
-                if one:
-                    collect_one(b, w, v, s, which)
-                else:
-                    collect(b, w, v, s, which)
-            if not one:
-                finish(b)
+                collect(b, w, v, s, which)
+            finish(b)
             if start == 0:
                 a = b
             else:
@@ -93,35 +78,27 @@ cdef inline void tile_parts(
         take_apart(a, part + i)
 
 
-cdef inline void tile_pairs(const floating* e, Py_ssize_t n, Sums[floating]* part) noexcept nogil:
-    """What tile_parts gives of one term in each part, after the first step of the tree"""
-    cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating), half = lanes // 2
-    cdef floating zero = 0
-    for i in range(min(n, half)):
-        begin_runs(part[i])
-        part[i].hi = load(e + i * lanes, lanes, zero)
-        if i + half < n:
-            end_run(part[i], load(e + (i + half) * lanes, lanes, zero))
-
-
 cdef inline void tile_sum(
     floating* x, bint keep, Py_ssize_t n, const Shared[floating]* shared, How how, Which which, const Ahead* ahead,
     Sums[floating]* total
 ) noexcept nogil:
-    """Sum of exp(x_j - max), with `keep` in place of x_j; its parts, then the tree"""
-    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), parts = min(n, lanes)
+    """Sum of exp(x_j - max), with `keep` in place of x_j"""
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
     cdef Sums[floating] part[16]
-    if keep and Which is All and n <= TURNED:  # needs no x beside e: better all at once
-        tile_exp(x, n, shared, how)
-        if n <= lanes:
-            tile_pairs(x, n, part)
-            parts = min(n, lanes // 2)
-        else:
-            tile_parts(x, True, False, n, shared, how, which, NULL, part)
+    cdef vec[floating] few[SHORT]
+    cdef floating* e = <floating*> few
+    if keep and Which is All and n <= TURNED:  # needs no x beside e
+        tile_exp(x, x, n, shared, how, ahead)
+        sum_of_tile(x, x, n, shared[0], which, total[0])
+    elif n <= SHORT:
+        tile_exp(x, e, n, shared, how, ahead)
+        sum_of_tile(e, x, n, shared[0], which, total[0])
+        if keep:
+            memcpy(x, e, n * REGISTER)
     else:
-        tile_parts(x, False, keep, n, shared, how, which, ahead, part)
-    fold_parts(part, parts, which)
-    total[0] = part[0]
+        tile_parts(x, keep, n, shared, how, which, ahead, part)
+        fold_parts(part, min(n, lanes), which)
+        total[0] = part[0]
 
 
 cdef inline void tile_slopes(
@@ -136,6 +113,14 @@ cdef inline void tile_slopes(
         y = scaled(v, q.factor)
         store(e + j * lanes, one_nan(y, y), lanes)
         store(slopes + j * lanes, own_or_largest_slope(v, y, q[0], s[0]), lanes)
+
+
+cdef inline void mend_factor(floating* tile, Py_ssize_t size, pair[floating]* factor) noexcept nogil:
+    """Of a tile in which a factor is NaN nothing is left to be multiplied"""
+    cdef floating zero = 0, one = 1
+    if has_nan(factor.hi):
+        block_scale(&tile, 1, 0, size, factor, True)
+        factor.hi, factor.lo = fill(one), fill(zero)
 
 
 cdef inline void apply_tiles(
@@ -166,6 +151,7 @@ cdef inline void apply_tiles(
             tile_sum(x + t * size, True, n, &s[t].each, how, all_terms, of_tile(ahead, t), &sums[t])
         for t in range(count):
             factor[t] = reciprocal(sums[t], s[t], <floating> op.empty)
+            mend_factor(x + t * size, n * lanes, &factor[t])
         return
     for t in range(count):
         tile_sum(x + t * size, op.kind == JACOBIAN, n, &s[t].each, how, others, of_tile(ahead, t), &sums[t])
@@ -198,14 +184,14 @@ cdef inline void near_tiles(
         apply_tiles(x, n, size, count, top, factor, op, plain, ahead)
 
 
-cdef inline bint tiles(floating* x, Py_ssize_t n, int rows, const Operation* op) noexcept nogil:
-    """`rows` rows, in at most TILES tiles, in place; false, and nothing done, where they do not all ask for the
-    same way"""
+cdef inline bint tiles(
+    floating* x, Py_ssize_t n, int rows, const Operation* op, const Ahead* ahead, pair[floating]* factor
+) noexcept nogil:
+    """`rows` rows, in at most TILES tiles, in place (of softmax still to be multiplied by the factors); false, and
+    nothing done, where they do not all ask for the same way"""
     cdef Wide wide
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating), size = n * lanes
     cdef vec[floating] top[TILES]
-    cdef pair[floating] factor[TILES]
-    cdef floating* tile
     cdef int t, beyond = 0, count = <int> ((rows + lanes - 1) // lanes)
     for t in range(count):
         top[t] = tile_max(x + t * size, n)
@@ -216,9 +202,5 @@ cdef inline bint tiles(floating* x, Py_ssize_t n, int rows, const Operation* op)
     elif beyond > 0:
         return False
     else:
-        near_tiles(x, n, size, count, top, factor, op, NULL)
-    if op.kind == SOFTMAX:
-        for t in range(count):
-            tile = x + t * size
-            block_scale(&tile, 1, 0, size, &factor[t], True)
+        near_tiles(x, n, size, count, top, factor, op, ahead)
     return True

@@ -1,11 +1,11 @@
-# What simd/math.hpp and simd/gradient.hpp give: 64-byte registers, and the arithmetic of a row in them.
+# What the headers in simd/ give: 64-byte registers, and the arithmetic of a row in them.
 # Contracts stand there.
 from cython.parallel cimport prange
 from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 from libcpp.atomic cimport atomic
 
 cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
@@ -112,6 +112,7 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     void prefetch_far(const char*, int vecs)
     void prefetch_far(const float*, int vecs)
     void prefetch_far(const double*, int vecs)
+    void prefetch(const char*, int vecs)
     void prefetch(const float*, int vecs)
     void prefetch(const double*, int vecs)
     void prefetch_to_write(float*, int vecs)
@@ -127,8 +128,21 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     mask[T] equal[T](vec[T], vec[T])
     bint any[T](mask[T])
     int lanes_of[T](mask[T])
+    cppclass Even[S]:
+        char* first
+        ptrdiff_t apart
+        S* operator[](ptrdiff_t)
+    cppclass Ahead:
+        const char* x
+        ptrdiff_t x_step
+        char* out
+        ptrdiff_t out_step
+        bint far
+    void fetch(const Ahead&, ptrdiff_t j, int count)
     void to_tile[T, S](S** rows, ptrdiff_t n, T* tile)
-    void from_tile[T, S](const T* tile, ptrdiff_t n, S** rows, int count)
+    void to_tile[T, S](Even[S] rows, ptrdiff_t n, T* tile)
+    void from_tile[T, S](const T* tile, ptrdiff_t n, S** rows, int count, const pair[T]*)
+    void from_tile[T, S](const T* tile, ptrdiff_t n, Even[S] rows, int count, const pair[T]*)
     void rows_to_square[T, S](S** rows, ptrdiff_t left, T* tile)
     void square_to_rows[T, S](const T* tile, ptrdiff_t left, S** rows, int count)
     Shared[T] of_row[T](const Shared[T]&, int k)
@@ -167,6 +181,7 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     void merge[T](Sums[T]&, const Sums[T]&, All)
     void merge[T](Sums[T]&, const Sums[T]&, Others)
     void merge[T](BunchSums[T]&, const BunchSums[T]&)
+    void sum_of_tile[T, Which](const T* e, const T* x, ptrdiff_t n, const Shared[T]&, Which, Sums[T]&)
     void fold[T](Sums[T]*, int count, All)
     void fold[T](Sums[T]*, int count, Others)
     bunch[T] scaled[T](bunch[T] e, const pair[T]& r)

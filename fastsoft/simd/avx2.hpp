@@ -111,17 +111,17 @@ template <int k> inline rd swap_lanes(rd a) {
     return k == 2 ? _mm256_permute2f128_pd(a, a, 1) : _mm256_permute_pd(a, 0x5);
 }
 
-inline rf load_parts(const float* const* rows, ptrdiff_t j) {
+template <class Rows> inline rf load_parts(Rows rows, ptrdiff_t j, float) {
     return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(rows[0] + j)), _mm_loadu_ps(rows[4] + j), 1);
 }
-inline rd load_parts(const double* const* rows, ptrdiff_t j) {
+template <class Rows> inline rd load_parts(Rows rows, ptrdiff_t j, double) {
     return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(rows[0] + j)), _mm_loadu_pd(rows[2] + j), 1);
 }
-inline void store_parts(float* const* rows, ptrdiff_t j, rf a) {
+template <class Rows> inline void store_parts(Rows rows, ptrdiff_t j, rf a) {
     _mm_storeu_ps(rows[0] + j, _mm256_castps256_ps128(a));
     _mm_storeu_ps(rows[4] + j, _mm256_extractf128_ps(a, 1));
 }
-inline void store_parts(double* const* rows, ptrdiff_t j, rd a) {
+template <class Rows> inline void store_parts(Rows rows, ptrdiff_t j, rd a) {
     _mm_storeu_pd(rows[0] + j, _mm256_castpd256_pd128(a));
     _mm_storeu_pd(rows[2] + j, _mm256_extractf128_pd(a, 1));
 }

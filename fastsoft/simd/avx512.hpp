@@ -109,25 +109,25 @@ template <int k> inline rd swap_lanes(rd a) {
                                                               : _mm512_permute_pd(a, 0x55);
 }
 
-inline rf load_parts(const float* const* rows, ptrdiff_t j) {
+template <class Rows> inline rf load_parts(Rows rows, ptrdiff_t j, float) {
     rf a = _mm512_castps128_ps512(_mm_loadu_ps(rows[0] + j));
     a = _mm512_insertf32x4(a, _mm_loadu_ps(rows[4] + j), 1);
     a = _mm512_insertf32x4(a, _mm_loadu_ps(rows[8] + j), 2);
     return _mm512_insertf32x4(a, _mm_loadu_ps(rows[12] + j), 3);
 }
-inline rd load_parts(const double* const* rows, ptrdiff_t j) {
+template <class Rows> inline rd load_parts(Rows rows, ptrdiff_t j, double) {
     rd a = _mm512_castpd128_pd512(_mm_loadu_pd(rows[0] + j));
     a = _mm512_insertf64x2(a, _mm_loadu_pd(rows[2] + j), 1);
     a = _mm512_insertf64x2(a, _mm_loadu_pd(rows[4] + j), 2);
     return _mm512_insertf64x2(a, _mm_loadu_pd(rows[6] + j), 3);
 }
-inline void store_parts(float* const* rows, ptrdiff_t j, rf a) {
+template <class Rows> inline void store_parts(Rows rows, ptrdiff_t j, rf a) {
     _mm_storeu_ps(rows[0] + j, _mm512_castps512_ps128(a));
     _mm_storeu_ps(rows[4] + j, _mm512_extractf32x4_ps(a, 1));
     _mm_storeu_ps(rows[8] + j, _mm512_extractf32x4_ps(a, 2));
     _mm_storeu_ps(rows[12] + j, _mm512_extractf32x4_ps(a, 3));
 }
-inline void store_parts(double* const* rows, ptrdiff_t j, rd a) {
+template <class Rows> inline void store_parts(Rows rows, ptrdiff_t j, rd a) {
     _mm_storeu_pd(rows[0] + j, _mm512_castpd512_pd128(a));
     _mm_storeu_pd(rows[2] + j, _mm512_extractf64x2_pd(a, 1));
     _mm_storeu_pd(rows[4] + j, _mm512_extractf64x2_pd(a, 2));

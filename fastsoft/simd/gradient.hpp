@@ -1,7 +1,7 @@
 // What derivatives and losses need besides math.hpp: sums of either sign, and what follows from a row's sums.
 // As there, what is computed once a row is computed for a group of rows, a row in each lane.
 #pragma once
-#include "math.hpp"
+#include "tile.hpp"
 
 namespace fastsoft { namespace {
 

@@ -96,7 +96,7 @@ template <class T> struct Shared {
     vec<T> max;    // of x, NaN apart; 0 where the row is empty
     vec<T> low;    // where the exponent field of e^z is 0: from here down e^z counts as 0
     vec<T> round;  // added to z log2 e, leaves k - K + headroom + bias, the exponent field, in the low bits (see steps)
-    vec<T> c_hi, c_lo, before, after;  // before * after = g
+    vec<T> c_hi, c_lo, before, after;  // before * after = g; not set for Plain
 };
 // What a row as a whole needs besides.
 template <class T> struct Shift {
@@ -204,10 +204,12 @@ template <class T, class How> INLINE void set_shift(Shift<T>& s, vec<T> max, vec
     const vec<T> zero = fill(T(0));
     s.empty = equal(max + nan, fill(-std::numeric_limits<T>::infinity()));
     s.each.max = drop(s.empty, max);
-    s.each.c_hi = fill((T)f.hi);
-    s.each.c_lo = fill((T)((f.hi - (double)(T)f.hi) + f.lo));
-    s.each.before = fill((T)(f.g == 1 ? 0.5 : f.g < 1 ? f.g : 1));
-    s.each.after = fill((T)(f.g == 1 ? 2 : f.g < 1 ? 1 : f.g));
+    if constexpr (!std::is_same<How, Plain>::value) {
+        s.each.c_hi = fill((T)f.hi);
+        s.each.c_lo = fill((T)((f.hi - (double)(T)f.hi) + f.lo));
+        s.each.before = fill((T)(f.g == 1 ? 0.5 : f.g < 1 ? f.g : 1));
+        s.each.after = fill((T)(f.g == 1 ? 2 : f.g < 1 ? 1 : f.g));
+    }
     const pair<T> top = argument(s.each.max, s.each, how);
     s.top = top.hi;
     s.top_lo = top.lo;
@@ -385,8 +387,12 @@ template <class T, int U> INLINE vec<T, U> one_nan(vec<T, U> a, vec<T, U> like) 
 
 // 1 / sum of All, in two parts; `empty` (0 or NaN) in an empty row. The maximum's own rounding is taken out of the sum.
 template <class T> INLINE pair<T> reciprocal(const Sums<T>& a, const Shift<T>& s, T empty) {
-    const pair<T> t = two_sum(a.hi, s.e_max_lo), total = {t.hi, t.lo + a.lo};
-    pair<T> r = quotient({fill(T(1)), fill(T(0))}, total);
+    const vec<T> one = fill(T(1));
+    const pair<T> t = two_sum(a.hi, s.e_max_lo);
+    const vec<T> q = one / t.hi;
+    const pair<T> p = two_product(q, t.hi);
+    const vec<T> rest = sub_mul((one - p.hi) - p.lo, q, t.lo + a.lo);
+    const pair<T> r = fast_two_sum(q, rest * q);  // q in place of 1 / sum: the correction need not be as exact
     return {choose(s.empty, fill(empty), r.hi), choose(s.empty, fill(T(0)), r.lo)};
 }
 
