@@ -102,7 +102,7 @@ cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t worksize, element
         return tile_apart(b.n) * REGISTER * tiles_together(b.n)
     if goes_overlapped(b, unused):
         return 2 * b.n * worksize * rows_at_once(b, unused) + REGISTER if b.stream else REGISTER
-    if as_they_lie(b, unused):
+    if as_they_lie(b, unused) or goes_overlapped_output(b, unused):
         return REGISTER
     return b.n * worksize * rows_at_once(b, unused) * (2 if second else 1) + REGISTER
 
@@ -378,6 +378,12 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
             run_overlapped[double](b, start, stop, <double*> scratch)
         else:
             run_overlapped[float](b, start, stop, <float*> scratch)
+        i = stop
+    elif goes_overlapped_output(b, unused):
+        if element is double:
+            run_overlapped_output[double](b, start, stop, <double*> scratch)
+        else:
+            run_overlapped_output[float](b, start, stop, <float*> scratch)
         i = stop
     while i < stop:
         if tiled:

@@ -243,6 +243,17 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         pair[T] minus
         Sums[T]* sums  # arrays of 16, as are these: a declaration of one of a template Cython does not read
         Sums[T]* dots
+    cppclass OutputStage[T]:
+        int count
+        ptrdiff_t first
+        const T** y  # arrays of 16, as in Pass
+        const T** v
+        T** z
+        Sums[T]* dots
+        pair[T] mean
+        bint ordinary
+    void add_run[T](Sums[T]&, const T* x, const T* v, ptrdiff_t left)
+    void turn_past[T](const T* y, const T* v, T* z, ptrdiff_t left, const pair[T]& mean)
     void set_vjp[T](
         Vjp[T]&, const Sums[T]&, const Sums[T]& dot, const Shift[T]&, vec[T] scale, vec[T] middle, const Factor&
     )

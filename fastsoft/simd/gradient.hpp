@@ -22,6 +22,13 @@ template <class T> INLINE void end_run(Sums<T>& a, vec<T> run) {
     a.hi = p.hi;
     a.lo = a.lo + p.lo;
 }
+// A run of products, of which `left` are there.
+template <class T> INLINE void add_run(Sums<T>& a, const T* x, const T* v, ptrdiff_t left) {
+    vec<T> run = fill(T(0));
+    for (ptrdiff_t k = 0; k < run_length * vec<T>::lanes && k < left; k += together * vec<T>::lanes)
+        add_products(run, load_bunch(x + k, left - k, T(0)), load_bunch(v + k, left - k, T(0)));
+    end_run(a, run);
+}
 template <class T, int U> INLINE void add_exactly(Sums<T>& a, vec<T, U> b) {
     for (int k = 0; k < U; k++) end_run(a, part(b, k));
 }
@@ -232,6 +239,15 @@ template <class T, int U> INLINE vec<T, U> turned(vec<T, U> e, vec<T, U> v, T sc
 template <class T, int U> INLINE vec<T, U> turned_output(vec<T, U> y, vec<T, U> v, const pair<T>& mean) {
     return mul_sub(y, v, mul_add(y, spread<U>(mean.hi), y * spread<U>(mean.lo)));
 }
+// The next `left` z, at most a run, likewise, past the caches; z begins with a line, or its lines are not whole.
+template <class T> INLINE void turn_past(const T* y, const T* v, T* z, ptrdiff_t left, const pair<T>& mean) {
+    const int lanes = vec<T>::lanes;
+    for (ptrdiff_t k = 0; k < run_length * lanes && k < left; k += lanes) {
+        const vec<T> w = turned_output(load(y + k, left - k, T(0)), load(v + k, left - k, T(0)), mean);
+        if (left - k >= lanes) stream(z + k, w);
+        else store(z + k, w, left - k);
+    }
+}
 // v - mean, back from its scale
 template <class T, int U> INLINE vec<T, U> centred(vec<T, U> v, T scale, T up, const pair<T>& mean) {
     return (mul_sub(v, fill<U>(scale), spread<U>(mean.hi)) - spread<U>(mean.lo)) * fill<U>(up);
@@ -308,6 +324,18 @@ template <class T> INLINE T loss_of(T hi, T lo) {
     const T loss = 0 - (hi + lo);
     return loss == loss ? loss : std::numeric_limits<T>::quiet_NaN();
 }
+
+// A group of rows on its way from y and v to z: see overlap_output.pxi.
+template <class T> struct OutputStage {
+    int count;
+    ptrdiff_t first;
+    const T* y[16];
+    const T* v[16];
+    T* z[16];
+    Sums<T> dots[16];
+    pair<T> mean;
+    bool ordinary;
+};
 
 // What the passes over the rows of a group share; a pass goes over rows first .. last - 1.
 template <class T> struct Pass {
