@@ -33,7 +33,9 @@ cdef inline int rows_in_group(const Batch* b, Py_ssize_t lanes) noexcept nogil:
     """As many as a register has lanes, but no more than stay in the first-level cache, which matters most to what
     computes least, or has several groups there at once"""
     cdef Py_ssize_t classes = GROUP
-    if b.op.kind >= VJP_FROM_OUTPUT:
+    if b.op.kind == VJP_FROM_OUTPUT:
+        classes = GROUP * lanes // 64
+    elif b.op.kind > VJP_FROM_OUTPUT:
         classes = GROUP * lanes // 32
     elif b.v != NULL or b.op.kind == SOFTMAX:
         classes = GROUP // 2

@@ -1,58 +1,96 @@
-# VJP from a kept output y, z_i = y_i (v_i - y.v), of contiguous rows, to be written past the caches: while the products
-# of one group of rows are summed, z of the last one is written, so that memory is read and written all the time. The
-# bits are those of gradients.pxi, which does the groups that are out of the ordinary.
+# VJP from a kept output y, z_i = y_i (v_i - y.v), of contiguous rows: while the products of one group of rows are summed,
+# z of the last one is written, so that memory is read and written all the time. The bits are those of gradients.pxi,
+# which does the groups that are out of the ordinary.
 
 cdef inline bint goes_overlapped_output(const Batch* b, element* unused) noexcept nogil:
-    if b.op.kind != VJP_FROM_OUTPUT or not b.stream or by_tiles(b, sizeof(element)):
+    if b.op.kind != VJP_FROM_OUTPUT or by_tiles(b, sizeof(element)):
         return False
     return are_contiguous(b, unused) and b.v_step == sizeof(element)
 
 
-cdef inline void take_outputs(const Batch* b, Py_ssize_t i, Py_ssize_t stop, OutputStage[floating]* s) noexcept nogil:
-    """The next group from row i on, if there is one"""
+cdef inline void take_outputs(
+    const Batch* b, Py_ssize_t i, Py_ssize_t stop, Py_ssize_t few, OutputStage[floating]* s
+) noexcept nogil:
+    """The next group from row i on, at most `few` rows, if there is one"""
     cdef Py_ssize_t r
     s.first = i
-    s.count = <int> max(0, min(rows_in_group(b, REGISTER // sizeof(floating)), stop - i))
+    s.count = <int> max(0, min(few, stop - i))
     for r in range(s.count):
         s.y[r] = <const floating*> (b.x + offset(b, b.x_stride, i + r))
         s.v[r] = <const floating*> (b.v + offset(b, b.v_stride, i + r))
         s.z[r] = <floating*> (b.out + offset(b, b.out_stride, i + r))
 
 
-cdef inline void overlap_outputs(
-    OutputStage[floating]* last, OutputStage[floating]* next, int r, Py_ssize_t n
-) noexcept nogil:
-    """Row r of two groups, where they have one: z of the last one, the sums of products of the next"""
-    cdef bint writes = r < last.count, adds = r < next.count
+cdef inline void add_output(const floating* y, const floating* v, Py_ssize_t n, Sums[floating]* dot) noexcept nogil:
+    """The sum of a row's products"""
     cdef Py_ssize_t step = run_length * REGISTER // <Py_ssize_t> sizeof(floating), near = NEAR // sizeof(floating)
-    cdef Py_ssize_t i, start, skip = to_line(last.z[r], n) if writes else 0
-    cdef const floating* y = last.y[r] if writes else <floating*> NULL
-    cdef const floating* v = last.v[r] if writes else <floating*> NULL
-    cdef floating* z = last.z[r] if writes else <floating*> NULL
-    cdef const floating* next_y = next.y[r] if adds else <floating*> NULL
-    cdef const floating* next_v = next.v[r] if adds else <floating*> NULL
-    cdef pair[floating] mean = of_row(last.mean, r)
+    cdef Py_ssize_t i, start, stop
     cdef Sums[floating] a
-    if writes:
-        turn_past(y, v, z, skip, mean)
     for start from 0 <= start < n by BLOCK:
+        stop = min(n, start + BLOCK)
         begin_runs(a)
-        for i from start <= i < min(n, start + BLOCK) by step:
-            if adds:
-                prefetch(next_y + i + near, run_length)
-                prefetch(next_v + i + near, run_length)
-                if i + step <= n:
-                    add_run(a, next_y + i, next_v + i, step)
-                else:
-                    add_run(a, next_y + i, next_v + i, n - i)
-            if writes and skip + i + step <= n:
-                turn_past(y + skip + i, v + skip + i, z + skip + i, step, mean)
-            elif writes:
-                turn_past(y + skip + i, v + skip + i, z + skip + i, n - skip - i, mean)
-        if adds and start == 0:
-            next.dots[r] = a
-        elif adds:
-            merge(next.dots[r], a)
+        i = start
+        while i + step <= stop:
+            prefetch(y + i + near, run_length)
+            prefetch(v + i + near, run_length)
+            add_run(a, y + i, v + i, step)
+            i += step
+        if i < stop:
+            add_run(a, y + i, v + i, stop - i)
+        if start == 0:
+            dot[0] = a
+        else:
+            merge(dot[0], a)
+
+
+cdef inline void turn_output_row(
+    const floating* y, const floating* v, floating* z, const pair[floating]* means, int r, Py_ssize_t n, Way way
+) noexcept nogil:
+    """z of one row"""
+    cdef Py_ssize_t i = 0, step = run_length * REGISTER // <Py_ssize_t> sizeof(floating)
+    cdef pair[floating] mean = of_row(means[0], r)
+    cdef Near plainly
+    if Way is Past:
+        i = to_line(z, n)
+        turn_some(y, v, z, i, mean, plainly)
+    while i + step <= n:
+        turn_some(y + i, v + i, z + i, step, mean, way)
+        i += step
+    if i < n:
+        turn_some(y + i, v + i, z + i, n - i, mean, way)
+
+
+cdef inline void overlap_outputs(
+    const floating* y, const floating* v, floating* z, const pair[floating]* means, int r, const floating* next_y,
+    const floating* next_v, Py_ssize_t n, Way way, Sums[floating]* dot
+) noexcept nogil:
+    """turn_output_row of one row, and add_output of another"""
+    cdef Py_ssize_t step = run_length * REGISTER // <Py_ssize_t> sizeof(floating), near = NEAR // sizeof(floating)
+    cdef Py_ssize_t i, start, stop, skip = to_line(z, n) if Way is Past else 0
+    cdef pair[floating] mean = of_row(means[0], r)  # in registers: for the compiler a store to z might change it
+    cdef Sums[floating] a
+    cdef Near plainly
+    if Way is Past:
+        turn_some(y, v, z, skip, mean, plainly)
+        y, v, z = y + skip, v + skip, z + skip
+    for start from 0 <= start < n by BLOCK:
+        stop = min(n, start + BLOCK)
+        begin_runs(a)
+        i = start
+        while i + step <= stop - skip:
+            prefetch(next_y + i + near, run_length)
+            prefetch(next_v + i + near, run_length)
+            add_run(a, next_y + i, next_v + i, step)
+            turn_some(y + i, v + i, z + i, step, mean, way)
+            i += step
+        while i < stop:
+            add_run(a, next_y + i, next_v + i, stop - i)
+            turn_some(y + i, v + i, z + i, n - skip - i, mean, way)
+            i += step
+        if start == 0:
+            dot[0] = a
+        else:
+            merge(dot[0], a)
 
 
 cdef inline void settle_outputs(OutputStage[floating]* s) noexcept nogil:
@@ -67,6 +105,22 @@ cdef inline void settle_outputs(OutputStage[floating]* s) noexcept nogil:
     s.ordinary &= all_finite(s.mean.hi + s.mean.lo)
 
 
+cdef inline void overlap_groups(
+    OutputStage[floating]* last, OutputStage[floating]* next, Py_ssize_t n, Way way
+) noexcept nogil:
+    """z of the last group, and the sums of the next, of which either may be smaller, or none"""
+    cdef int r
+    for r in range(max(last.count, next.count)):
+        if r >= last.count:
+            add_output(next.y[r], next.v[r], n, &next.dots[r])
+        elif r < next.count:
+            overlap_outputs(
+                last.y[r], last.v[r], last.z[r], &last.mean, r, next.y[r], next.v[r], n, way, &next.dots[r]
+            )
+        else:
+            turn_output_row(last.y[r], last.v[r], last.z[r], &last.mean, r, n, way)
+
+
 cdef inline void run_overlapped_output(
     const Batch* b, Py_ssize_t start, Py_ssize_t stop, floating* unused
 ) noexcept nogil:
@@ -74,17 +128,20 @@ cdef inline void run_overlapped_output(
     cdef OutputStage[floating] stages[2]
     cdef OutputStage[floating]* last = &stages[0]
     cdef OutputStage[floating]* next = &stages[1]
-    cdef Py_ssize_t i = start
-    cdef int r
+    cdef Py_ssize_t i = start, few = rows_in_group(b, REGISTER // sizeof(floating))
+    cdef Near near
+    cdef Past past
     last.count = 0
     while i < stop or last.count > 0:
-        take_outputs(b, i, stop, next)
+        take_outputs(b, i, stop, few, next)
         i += next.count
         if last.count > 0 and not last.ordinary:
             group_or_rows(last.y, last.v, last.z, last.count, b.n, &b.op, last.first, NULL)
             last.count = 0
-        for r in range(max(last.count, next.count)):
-            overlap_outputs(last, next, r, b.n)
+        if b.stream:
+            overlap_groups(last, next, b.n, past)
+        else:
+            overlap_groups(last, next, b.n, near)
         if next.count > 0:
             settle_outputs(next)
         last, next = next, last

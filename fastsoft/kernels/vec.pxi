@@ -48,6 +48,10 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         pass
     cdef cppclass Others:
         pass
+    cdef cppclass Near:
+        pass
+    cdef cppclass Past:
+        pass
     cdef cppclass Product:
         pass
     cdef cppclass Dot:
@@ -253,7 +257,7 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         pair[T] mean
         bint ordinary
     void add_run[T](Sums[T]&, const T* x, const T* v, ptrdiff_t left)
-    void turn_past[T](const T* y, const T* v, T* z, ptrdiff_t left, const pair[T]& mean)
+    void turn_some[T, Way](const T* y, const T* v, T* z, ptrdiff_t left, const pair[T]& mean, Way)
     void set_vjp[T](
         Vjp[T]&, const Sums[T]&, const Sums[T]& dot, const Shift[T]&, vec[T] scale, vec[T] middle, const Factor&
     )
@@ -315,6 +319,10 @@ ctypedef fused How:  # how x enters exp
 ctypedef fused Which:  # which terms a sum takes
     All
     Others
+
+ctypedef fused Way:  # how a result is written
+    Near
+    Past
 
 ctypedef fused Runs:  # passes that give sums, by runs
     Product

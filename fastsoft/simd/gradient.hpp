@@ -237,16 +237,15 @@ template <class T, int U> INLINE vec<T, U> turned(vec<T, U> e, vec<T, U> v, T sc
 }
 // y (v - mean) for a kept y; the difference itself might be too large
 template <class T, int U> INLINE vec<T, U> turned_output(vec<T, U> y, vec<T, U> v, const pair<T>& mean) {
+    y = in_registers(y);
     return mul_sub(y, v, mul_add(y, spread<U>(mean.hi), y * spread<U>(mean.lo)));
 }
-// The next `left` z, at most a run, likewise, past the caches; z begins with a line, or its lines are not whole.
-template <class T> INLINE void turn_past(const T* y, const T* v, T* z, ptrdiff_t left, const pair<T>& mean) {
+// The next `left` z, at most a run, likewise; past the caches if z begins with a line.
+template <class T, class Way>
+INLINE void turn_some(const T* y, const T* v, T* z, ptrdiff_t left, const pair<T>& mean, Way way) {
     const int lanes = vec<T>::lanes;
-    for (ptrdiff_t k = 0; k < run_length * lanes && k < left; k += lanes) {
-        const vec<T> w = turned_output(load(y + k, left - k, T(0)), load(v + k, left - k, T(0)), mean);
-        if (left - k >= lanes) stream(z + k, w);
-        else store(z + k, w, left - k);
-    }
+    for (ptrdiff_t k = 0; k < run_length * lanes && k < left; k += lanes)
+        put(z + k, turned_output(load(y + k, left - k, T(0)), load(v + k, left - k, T(0)), mean), left - k, way);
 }
 // v - mean, back from its scale
 template <class T, int U> INLINE vec<T, U> centred(vec<T, U> v, T scale, T up, const pair<T>& mean) {

@@ -398,7 +398,10 @@ template <class T> INLINE pair<T> reciprocal(const Sums<T>& a, const Shift<T>& s
 
 // e * (r.hi + r.lo), rounded once more than exp; without FMA by halves, whose products are exact.
 template <class T, int U> INLINE vec<T, U> scaled(vec<T, U> e, const pair<T>& r) {
-    if (has_fma) return mul_add(e, spread<U>(r.hi), e * spread<U>(r.lo));
+    if (has_fma) {
+        e = in_registers(e);
+        return mul_add(e, spread<U>(r.hi), e * spread<U>(r.lo));
+    }
     const T split = constants<T>::split, up = std::ldexp(T(1), (int)constants<T>::headroom);
     const vec<T> hi = r.hi * fill(up), rs = hi * fill(split), rh = rs - (rs - hi), rl = (hi - rh) + r.lo * fill(up);
     const vec<T, U> es = e * fill<U>(split), eh = es - (es - e), el = e - eh;
@@ -471,6 +474,7 @@ template <class T> INLINE Log<T> log_shift(const Sums<T>& a, const Shift<T>& s, 
     return {choose(s.empty, fill(empty), p.hi), drop(s.empty, p.lo + s.top_lo), fill(T(0)) - l};
 }
 template <class T, int U> INLINE vec<T, U> log_value(vec<T, U> x, const Log<T>& l, const Shared<T>& s, Plain) {
+    x = in_registers(x);
     return choose(equal(x, spread<U>(s.max)), spread<U>(l.dominant), (x - spread<U>(l.hi)) - spread<U>(l.lo));
 }
 template <class T, class How, int U> INLINE vec<T, U> log_value(vec<T, U> x, const Log<T>& l, const Shared<T>& s, How how) {

@@ -139,6 +139,15 @@ template <int U, class T> INLINE vec<T, U> load_some(const T* p, ptrdiff_t left,
     }
     return v;
 }
+// The same, read once: GCC would rather read a second time what two instructions take from memory.
+template <class T, int U> INLINE vec<T, U> in_registers(vec<T, U> v) {
+#if defined(__x86_64__) || defined(__i386__)
+    EACH __asm__("" : "+v"(v.r[i]));
+#elif defined(__aarch64__)
+    EACH __asm__("" : "+w"(v.r[i]));
+#endif
+    return v;
+}
 // Store the first `left` lanes, at most all, to p. Nothing past them is written.
 template <class T, int U> INLINE void store(T* p, vec<T, U> v, ptrdiff_t left) {
     const int width = vec<T, U>::width;
@@ -156,6 +165,14 @@ template <class T, int U> INLINE void store(T* p, vec<T, U> v, ptrdiff_t left) {
 template <class T> INLINE void stream(T* p, vec<T> v) {
     const int U = 1;
     EACH stream(p + i * vec<T>::width, v.r[i]);
+}
+// Store by way of the caches, or past them but for what is not a whole vec.
+struct Near {};
+struct Past {};
+template <class T> INLINE void put(T* p, vec<T> v, ptrdiff_t left, Near) { store(p, v, left); }
+template <class T> INLINE void put(T* p, vec<T> v, ptrdiff_t left, Past) {
+    if (left >= vec<T>::lanes) stream(p, v);
+    else store(p, v, left);
 }
 template <class T> INLINE vec<T> load(const T* p, ptrdiff_t left, T rest) { return load_some<1>(p, left, rest); }
 template <class T> INLINE bunch<T> load_bunch(const T* p, ptrdiff_t left, T rest) {
