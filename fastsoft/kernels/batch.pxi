@@ -37,7 +37,7 @@ cdef inline int rows_in_group(const Batch* b, Py_ssize_t lanes) noexcept nogil:
         classes = GROUP * lanes // 64
     elif b.op.kind > VJP_FROM_OUTPUT:
         classes = GROUP * lanes // 32
-    elif b.v != NULL or b.op.kind == SOFTMAX:
+    elif b.v != NULL or b.op.kind == SOFTMAX or b.op.kind == LOG_SOFTMAX:
         classes = GROUP // 2
     return <int> max(1, min(lanes, classes // max(b.n, 1)))
 
@@ -97,13 +97,18 @@ cdef inline bint as_they_lie(const Batch* b, element* unused) noexcept nogil:
     return b.v_step == sizeof(element) and not makes_targets(b)
 
 
+cdef inline bint keeps_apart(const Batch* b) noexcept nogil:
+    """Whether exponentials are kept in scratch, to be written past the caches once they are scaled"""
+    return b.stream and b.op.kind == SOFTMAX
+
+
 cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t worksize, element* unused) noexcept nogil:
     """Bytes that each thread needs"""
     cdef bint second = b.op.kind == TARGETS or b.v != NULL
     if by_tiles(b, sizeof(element)):
         return tile_apart(b.n) * REGISTER * tiles_together(b.n)
     if goes_overlapped(b, unused):
-        return 2 * b.n * worksize * rows_at_once(b, unused) + REGISTER if b.stream else REGISTER
+        return REGISTER + (2 * b.n * worksize * rows_at_once(b, unused) if keeps_apart(b) else 0)
     if as_they_lie(b, unused) or goes_overlapped_output(b, unused):
         return REGISTER
     return b.n * worksize * rows_at_once(b, unused) * (2 if second else 1) + REGISTER

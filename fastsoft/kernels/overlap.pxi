@@ -1,12 +1,12 @@
 # Groups of contiguous rows in a row: while the exponentials of one are summed, which keeps the arithmetic busy, the
-# maximum of the next is taken and the last one's softmax is scaled, which keep the memory busy. The bits are those of
-# rows.pxi: a maximum and a scaling do not ask for an order.
+# maximum of the next is taken and the last one goes its last step, to softmax or log_softmax, which keep the memory
+# busy. The bits are those of rows.pxi: a maximum and the last step do not ask for an order.
 
 cdef inline bint goes_overlapped(const Batch* b, element* unused) noexcept nogil:
     """Whether rows lie so that they need no scratch, but for what is written past the caches"""
     if b.op.kind > LOGSUMEXP or b.op.how == WIDE or by_tiles(b, sizeof(element)):
         return False
-    return are_contiguous(b, unused) and (b.op.kind == SOFTMAX or not b.stream)
+    return are_contiguous(b, unused)
 
 
 cdef inline void take_rows(
@@ -15,7 +15,7 @@ cdef inline void take_rows(
     """The next group from row i on, if there is one; its exponentials go to scratch, unless that is NULL"""
     cdef Py_ssize_t r
     s.count = <int> max(0, min(rows_in_group(b, REGISTER // sizeof(floating)), stop - i))
-    s.waits = False
+    s.waits, s.past = False, b.stream
     for r in range(s.count):
         s.x[r] = <const floating*> (b.x + offset(b, b.x_stride, i + r))
         s.y[r] = <floating*> (b.out + offset(b, b.out_stride, i + r))
@@ -28,43 +28,89 @@ cdef inline void take_maxima(Stage[floating]* s, Py_ssize_t n) noexcept nogil:
         s.tops[r] = block_max(s.x[r], n)
 
 
-cdef inline void scale_rows(Stage[floating]* s, Py_ssize_t n) noexcept nogil:
-    """What waits to be scaled"""
+cdef inline void end_some(
+    const floating* x, floating* y, Py_ssize_t left, int vecs, const pair[floating]* factor, const Log[floating]* log,
+    const Shared[floating]* shared, How how, Which which, bint past
+) noexcept nogil:
+    """The last step of some vecs"""
+    if Which is All:
+        scale_some(x, y, left, vecs, factor[0], past)
+    else:
+        log_some(x, y, left, vecs, log[0], shared[0], how, past)
+
+
+cdef inline void end_row(
+    Stage[floating]* s, int r, Py_ssize_t n, Py_ssize_t done, How how, Which which
+) noexcept nogil:
+    """The last step of row r, but for `done` classes from the first whole line on"""
+    cdef floating zero = 0
+    cdef int vecs = exp_vecs(zero, which)
+    cdef Py_ssize_t i, skip = to_line(s.y[r], n) if s.past else 0, step = vecs * REGISTER // <int> sizeof(floating)
+    cdef const floating* x = s.x[r]
+    cdef floating* y = s.y[r]
+    cdef pair[floating] factor = of_row(s.factor, r)
+    cdef Log[floating] log = of_row(s.log, r)
+    cdef Shared[floating] shared = of_row(s.shared, r)
+    if Which is All:
+        x = s.e[r]
+    end_some(x, y, skip, 1, &factor, &log, &shared, how, which, False)
+    for i from skip + done <= i < n by step:
+        end_some(x + i, y + i, n - i, vecs, &factor, &log, &shared, how, which, s.past)
+    if Which is All and has_nan(factor.hi):
+        block_mend(y, n, factor.hi)
+    elif Which is Others and has_nan(log.hi):
+        block_mend(y, n, log.hi)
+
+
+cdef inline void end_rows(Stage[floating]* s, Py_ssize_t n, How how, Which which) noexcept nogil:
+    """What waits for its last step"""
     cdef int r
-    if not s.waits:
-        return
+    for r in range(s.count if s.waits else 0):
+        end_row(s, r, n, 0, how, which)
     s.waits = False
-    if s.e[0] == s.y[0]:
-        block_scale(s.y, s.count, 0, n, &s.factor, False)
-        return
-    for r in range(s.count):
-        scale_past(s.e[r], s.y[r], n, of_row(s.factor, r))
+
+
+cdef inline void end_all(Stage[floating]* s, Py_ssize_t n, const Operation* op) noexcept nogil:
+    cdef Plain plain
+    cdef Scaled scaled
+    cdef All all_terms
+    cdef Others others
+    if op.kind == SOFTMAX:
+        end_rows(s, n, plain, all_terms)
+    elif op.how == SCALED:
+        end_rows(s, n, scaled, others)
+    else:
+        end_rows(s, n, plain, others)
 
 
 cdef inline void sum_overlapped(
     Stage[floating]* last, const Stage[floating]* now, Stage[floating]* next, Py_ssize_t n,
     const Shared[floating]* shared, How how, Which which, Sums[floating]* total
 ) noexcept nogil:
-    """As rows_sum; and with it the maxima of `next`, which has as many rows, and the scaling of `last`, if it waits"""
+    """As rows_sum; with it the maxima of `next`, which has as many rows, and the last step of `last`, if it waits"""
     cdef floating zero = 0, low = -INFINITY
     cdef int r, vecs = exp_vecs(zero, which)
     cdef Py_ssize_t i, start, stop, skip, room, step = vecs * REGISTER // <Py_ssize_t> sizeof(floating)
     cdef Py_ssize_t near = NEAR // sizeof(floating)
-    cdef bint many = n >= many_vecs * REGISTER // <Py_ssize_t> sizeof(floating), scales = last.waits
-    cdef bint keeps = Which is All, past = scales and last.e[0] != last.y[0]
+    cdef bint many = n >= many_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
+    cdef bint keeps = Which is All, ends = last.waits, past = ends and last.past
     cdef const floating* x
     cdef const floating* following
     cdef floating* e
-    cdef floating* before
+    cdef const floating* before
     cdef floating* y
-    cdef Shared[floating] s
+    cdef Shared[floating] s, its
     cdef pair[floating] factor
+    cdef Log[floating] log
     cdef Sums[floating] a
     cdef vec[floating] top
     for r in range(now.count):
-        x, e, following, before, y = now.x[r], now.e[r], next.x[r], last.e[r], last.y[r]
+        x, e, following, y = now.x[r], now.e[r], next.x[r], last.y[r]
+        before = last.x[r]
+        if Which is All:
+            before = last.e[r]
         s = of_row(shared[0], r)
-        factor = of_row(last.factor, r)
+        factor, log, its = of_row(last.factor, r), of_row(last.log, r), of_row(last.shared, r)
         top = fill(low)
         skip = to_line(y, n) if past else 0
         room = n - skip
@@ -78,8 +124,8 @@ cdef inline void sum_overlapped(
                     prefetch_to_write(e + i + near, vecs)
                 collect_some(a, x + i, e + i if keeps else <floating*> NULL, step, s, how, which, many)
                 max_some(top, following + i, step, vecs)
-                if scales and i + step <= room:
-                    scale_some(before + skip + i, y + skip + i, step, vecs, factor, past)
+                if ends and i + step <= room:
+                    end_some(before + skip + i, y + skip + i, step, vecs, &factor, &log, &its, how, which, past)
                 i += step
             if i < stop:
                 collect_some(a, x + i, e + i if keeps else <floating*> NULL, stop - i, s, how, which, many)
@@ -90,43 +136,48 @@ cdef inline void sum_overlapped(
             else:
                 merge(total[r], a)
         next.tops[r] = top
-        if scales:
-            scale_some(before, y, skip, 1, factor, False)
-            for i from skip + room // step * step <= i < n by step:
-                scale_some(before + i, y + i, n - i, vecs, factor, past)
-            if has_nan(factor.hi):
-                block_mend(y, n, factor.hi)
+        if ends:
+            end_row(last, r, n, room // step * step, how, which)
     last.waits = False
 
 
 cdef inline void apply_overlapped(
-    Stage[floating]* last, Stage[floating]* now, Stage[floating]* next, Py_ssize_t n, const Operation* op, How how
+    Stage[floating]* last, Stage[floating]* now, Stage[floating]* next, Py_ssize_t n, const Operation* op, How how,
+    Which which
 ) noexcept nogil:
-    """The sums of `now`, and what they give, of softmax but for the scaling; all maxima of `next`"""
+    """The sums of `now`, and what they give, but for the last step; all maxima of `next`"""
     cdef Shift[floating] s
     cdef Sums[floating] sums[16]
-    cdef All all_terms
-    cdef Others others
-    cdef bint beside = next.count == now.count and (not last.waits or last.count == now.count)
-    if not beside:
-        scale_rows(last, n)
-        take_maxima(next, n)
-        if op.kind != SOFTMAX:
-            apply_group(now.x, now.y, now.count, n, now.tops[0], op, how, NULL)
-            return
     group_shift(now.x, now.count, n, now.tops[0], op, how, &s)
-    if op.kind == SOFTMAX:
-        if beside:
-            sum_overlapped(last, now, next, n, &s.each, how, all_terms, &sums[0])
-        else:
-            rows_sum(now.x, now.e, now.count, n, &s.each, how, all_terms, NULL, &sums[0])
-        fold(&sums[0], now.count, all_terms)
+    if next.count == now.count and (not last.waits or last.count == now.count):
+        sum_overlapped(last, now, next, n, &s.each, how, which, &sums[0])
+    else:
+        end_rows(last, n, how, which)
+        take_maxima(next, n)
+        rows_sum(
+            now.x, now.e if Which is All else <floating**> NULL, now.count, n, &s.each, how, which, NULL, &sums[0]
+        )
+    fold(&sums[0], now.count, which)
+    if Which is All:
         now.factor = reciprocal(sums[0], s, <floating> op.empty)
         now.waits = True
+    elif op.kind == LOG_SOFTMAX:
+        now.shared, now.log = s.each, log_shift(sums[0], s, <floating> op.empty)
+        now.waits = True
     else:
-        sum_overlapped(last, now, next, n, &s.each, how, others, &sums[0])
-        fold(&sums[0], now.count, others)
         log_results(now.x, now.y, now.count, n, now.tops[0], &sums[0], &s, op, how, NULL)
+
+
+cdef inline void apply_overlapped_as(
+    Stage[floating]* last, Stage[floating]* now, Stage[floating]* next, Py_ssize_t n, const Operation* op, How how
+) noexcept nogil:
+    """apply_overlapped with the terms that the operation takes"""
+    cdef All all_terms
+    cdef Others others
+    if op.kind == SOFTMAX:
+        apply_overlapped(last, now, next, n, op, how, all_terms)
+    else:
+        apply_overlapped(last, now, next, n, op, how, others)
 
 
 cdef inline void run_overlapped(
@@ -142,21 +193,23 @@ cdef inline void run_overlapped(
     cdef Scaled scaled
     cdef Py_ssize_t i = start, g = 0, size = b.n * rows_in_group(b, REGISTER // sizeof(floating))
     last.waits = False
-    take_rows(b, i, stop, scratch if b.stream else <floating*> NULL, now)
+    if not keeps_apart(b):
+        scratch, size = <floating*> NULL, 0
+    take_rows(b, i, stop, scratch, now)
     take_maxima(now, b.n)
     while i < stop:
         g += 1
-        take_rows(b, i + now.count, stop, scratch + g % 2 * size if b.stream else <floating*> NULL, next)
+        take_rows(b, i + now.count, stop, scratch + g % 2 * size, next)
         fold(&now.tops[0], now.count)
         if any(beyond_reach(now.tops[0], <floating> b.op.factor.hi)):
-            scale_rows(last, b.n)
+            end_all(last, b.n, &b.op)
             group_or_rows(now.x, NULL, now.y, now.count, b.n, &b.op, i, NULL)
             take_maxima(next, b.n)
         elif b.op.how == SCALED:
-            apply_overlapped(last, now, next, b.n, &b.op, scaled)
+            apply_overlapped_as(last, now, next, b.n, &b.op, scaled)
         else:
-            apply_overlapped(last, now, next, b.n, &b.op, plain)
+            apply_overlapped_as(last, now, next, b.n, &b.op, plain)
         i += now.count
         spare = last
         last, now, next = now, next, spare
-    scale_rows(last, b.n)
+    end_all(last, b.n, &b.op)

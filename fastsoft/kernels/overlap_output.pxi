@@ -1,6 +1,6 @@
-# VJP from a kept output y, z_i = y_i (v_i - y.v), of contiguous rows: while the products of one group of rows are summed,
-# z of the last one is written, so that memory is read and written all the time. The bits are those of gradients.pxi,
-# which does the groups that are out of the ordinary.
+# VJP from a kept output y, z_i = y_i (v_i - y.v), of contiguous rows: while the products of one group of rows are
+# summed, z of the last one is written, so that memory is read and written all the time. The bits are those of
+# gradients.pxi, which does the groups that are out of the ordinary.
 
 cdef inline bint goes_overlapped_output(const Batch* b, element* unused) noexcept nogil:
     if b.op.kind != VJP_FROM_OUTPUT or by_tiles(b, sizeof(element)):

@@ -99,17 +99,6 @@ cdef inline Py_ssize_t to_line(const floating* y, Py_ssize_t n) noexcept nogil:
     return min(n, (-<uintptr_t> y) % REGISTER // sizeof(floating))
 
 
-cdef inline void scale_past(const floating* e, floating* out, Py_ssize_t n, pair[floating] r) noexcept nogil:
-    """out_i = e_i r past the caches, which an array larger than them would only empty"""
-    cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating)
-    cdef Py_ssize_t skip = to_line(out, n)
-    scale_some(e, out, skip, 1, r, False)
-    for i from skip <= i < n by lanes:
-        scale_some(e + i, out + i, n - i, 1, r, True)
-    if has_nan(r.hi):
-        block_mend(out, n, r.hi)
-
-
 cdef inline void block_log(
     const floating** x, floating** y, int count, Py_ssize_t start, Py_ssize_t n, const Shared[floating]* shared,
     const Log[floating]* log, How how, bint tile

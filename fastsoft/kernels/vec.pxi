@@ -169,14 +169,20 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     )
     void max_some[T](vec[T]&, const T* x, ptrdiff_t left, int vecs)
     void scale_some[T](const T* e, T* y, ptrdiff_t left, int vecs, const pair[T]&, bint past)
+    void log_some[T, How](
+        const T* x, T* y, ptrdiff_t left, int vecs, const Log[T]&, const Shared[T]&, How, bint past
+    )
     cppclass Stage[T]:
         int count
         bint waits
+        bint past
         const T** x  # arrays of 16, as in Pass
         T** e
         T** y
         vec[T]* tops
         pair[T] factor
+        Shared[T] shared
+        Log[T] log
     void collect_one[T, Which](BunchSums[T]&, bunch[T] e, bunch[T] x, const Shared[T]&, Which)
     void finish[T](Sums[T]&)
     void finish[T](BunchSums[T]&)

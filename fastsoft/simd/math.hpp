@@ -419,17 +419,6 @@ template <class T> INLINE void scale_some(const T* e, T* y, ptrdiff_t left, int 
     }
 }
 
-// A group of rows on its way from x by way of e to y, which may be one and the same: see overlap.pxi.
-template <class T> struct Stage {
-    int count;
-    bool waits;  // to be scaled by `factor`
-    const T* x[16];
-    T* e[16];
-    T* y[16];
-    vec<T> tops[16];
-    pair<T> factor;
-};
-
 // log(1 + f) + f_rest + k log 2 as a pair, 1 + f from sqrt(1/2) to sqrt(2), f_rest far smaller.
 // log(1 + f) = f - (f^2/2 - s (f^2/2 + R)), s = f / (2 + f): the form of FreeBSD's msun, with our R.
 template <class T, int U> INLINE pair<T, U> log_near_1(vec<T, U> f, vec<T, U> f_rest, vec<T, U> k) {
@@ -464,6 +453,20 @@ template <class T> APART pair<T> log_of_sum(const Sums<T>& a, const Shift<T>& s)
 // log_softmax is z - (top + log of sum), -inf or NaN in an empty row as `empty` is 0 or NaN; the maximum itself gives -log of sum, which does not cancel.
 template <class T> struct Log { vec<T> hi, lo, dominant; };
 
+// A group of rows on its way from x, of softmax by way of e, to y, all of which may be one and the same: see overlap.pxi.
+template <class T> struct Stage {
+    int count;
+    bool waits;  // for its last step, with `factor`, or of log_softmax `shared` and `log`
+    bool past;   // which goes past the caches
+    const T* x[16];
+    T* e[16];
+    T* y[16];
+    vec<T> tops[16];
+    pair<T> factor;
+    Shared<T> shared;
+    Log<T> log;
+};
+
 template <class T> INLINE Log<T> of_row(const Log<T>& l, int k) {
     return {lane(l.hi, k), lane(l.lo, k), lane(l.dominant, k)};
 }
@@ -481,6 +484,17 @@ template <class T, class How, int U> INLINE vec<T, U> log_value(vec<T, U> x, con
     const pair<T, U> z = argument(x, s, how);
     const vec<T, U> lo = z.lo - spread<U>(l.lo);  // not finite where z.hi is not
     return choose(equal(x, spread<U>(s.max)), spread<U>(l.dominant), (z.hi - spread<U>(l.hi)) + keep(equal(lo - lo, fill<U>(T(0))), lo));
+}
+// The next `left` log_value at most so many vecs, as scale_some.
+template <class T, class How>
+INLINE void log_some(const T* x, T* y, ptrdiff_t left, int vecs, const Log<T>& l, const Shared<T>& s, How how, bool past) {
+    const int lanes = vec<T>::lanes;
+    for (int k = 0; k < vecs; k++) {
+        const ptrdiff_t here = left - k * lanes;
+        const vec<T> v = log_value(load(x + k * lanes, here, -std::numeric_limits<T>::infinity()), l, s, how);
+        if (past && here >= lanes) stream(y + k * lanes, v);
+        else store(y + k * lanes, v, here);
+    }
 }
 // max + log of sum; an infinite maximum stays what it is, unless a NaN is about.
 template <class T> INLINE vec<T> log_sum_exp(const Sums<T>& a, const Shift<T>& s, vec<T> max) {
