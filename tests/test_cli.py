@@ -350,8 +350,9 @@ def test_folder_that_may_not_be_written(start: Start) -> None:
     os.chmod(".", 0o555)
     code = """
 import os, sys
+import numpy.ma
 from fastsoft.__main__ import main
-main(["info"])  # imports what it needs from folders that the other user may not read
+main(["info"])  # imported: what it needs from folders that the other user may not read
 if os.getuid() == 0:
     os.setuid(65534)
 sys.exit(main(["softmax", "in.npy", "out.npy"]))

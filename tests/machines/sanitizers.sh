@@ -17,7 +17,9 @@ extern "C" int race() {
 }
 END
 planted() {  # planted NAME REPORT: whether calling it is reported
-    PYTHONPATH='' "$python" -c "import ctypes; ctypes.CDLL('$work/fault.so').$1()" 2>&1 | grep -q "$2"
+    local output  # of a process that fails, which in a pipe would be the pipe's failure
+    output=$(PYTHONPATH='' "$python" -c "import ctypes; ctypes.CDLL('$work/fault.so').$1()" 2>&1) || true
+    [[ $output == *"$2"* ]]
 }
 
 address() {
