@@ -25,10 +25,7 @@ if ARM:
 # For GCC and Clang: the registers of the portable variant are their vector extension.
 # Never -ffast-math or a part of it: NaN, infinities and the order of sums have a meaning here. No contraction:
 # where an FMA stands is part of the definition of a result's bits.
-FLAGS = [
-    "-std=c++17", "-O3", "-g0", "-ffp-contract=off", "-Wno-ignored-attributes",
-    "-fno-tree-loop-distribute-patterns",  # short copies stay loops: a call of memcpy costs more
-]  # fmt: skip
+FLAGS = ["-std=c++17", "-O3", "-g0", "-ffp-contract=off", "-Wno-ignored-attributes"]
 if DEBUG:
     FLAGS = [
         "-std=c++17", "-O1", "-g", "-ffp-contract=off", "-Wno-ignored-attributes", "-fsanitize=address,undefined",
@@ -40,21 +37,26 @@ DIRECTIVES = {
 }  # fmt: skip
 
 
-def openmp():
-    """The compiler's flag for OpenMP, or none, with a warning, where a program with it does not build."""
+def refusal(flag, program="int main() {}\n"):
+    """Why the compiler does not build a program with a flag; None where it does."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "probe.cpp")
-        source.write_text("#include <omp.h>\nint main() { return omp_get_max_threads() < 1; }\n")
+        source.write_text(program)
         compiler = os.environ.get("CXX", "c++").split()
         try:
-            subprocess.run([*compiler, "-fopenmp", str(source)], cwd=folder, check=True, capture_output=True)
+            subprocess.run([*compiler, flag, str(source)], cwd=folder, check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError) as error:
-            warnings.warn(f"fastsoft is built WITHOUT threads: the compiler refused -fopenmp ({error})", stacklevel=2)
-            return []
-    return ["-fopenmp"]
+            return error
+    return None
 
 
-OPENMP = openmp()
+LOOPS = "-fno-tree-loop-distribute-patterns"  # GCC: short copies stay loops, where a call of memcpy would cost more
+if not DEBUG and not refusal(LOOPS):
+    FLAGS.append(LOOPS)
+OPENMP = ["-fopenmp"]
+if error := refusal("-fopenmp", "#include <omp.h>\nint main() { return omp_get_max_threads() < 1; }\n"):
+    warnings.warn(f"fastsoft is built WITHOUT threads: the compiler refused -fopenmp ({error})", stacklevel=1)
+    OPENMP = []
 STRIP = ["-Wl,-s"] if platform.system() == "Linux" else []  # names of functions are a twentieth of the wheel
 SOURCES = [str(p) for pattern in ("simd/*.hpp", "kernels/*.pxi") for p in sorted(Path("fastsoft").glob(pattern))]
 

@@ -37,22 +37,25 @@ address() {
 thread() {
     step "Threads: build"
     copy_tree threads
-    local clang=clang-16 library
-    export CC="$clang -fsanitize=thread -shared-libsan" CXX="$clang++ -fsanitize=thread -shared-libsan"
+    local clang=clang-16 library output
+    export CC="$clang -fsanitize=thread -shared-libsan" CXX="clang++-16 -fsanitize=thread -shared-libsan"
     LDSHARED="$CC -shared" LDCXXSHARED="$CXX -shared" build_in_place "$python" setup.py || fail "no build with Clang"
     $CXX -shared -fPIC -g -fopenmp -o "$work/fault.so" "$work/fault.cpp"
     library=$($clang -print-file-name=libclang_rt.tsan-x86_64.so)
     printf '%s\n' 'called_from_lib:libpython' 'race:^_Py' 'race:^Py' >"$work/suppressions"  # of the interpreter itself
-    export LD_PRELOAD=$library OMP_TOOL_LIBRARIES=libarcher.so
+    export LD_PRELOAD=$library OMP_TOOL_LIBRARIES ARCHER_OPTIONS=verbose=1
+    OMP_TOOL_LIBRARIES=$(dirname "$(readlink -f "$(command -v $clang)")")/../lib/libarcher.so
     export TSAN_OPTIONS="ignore_noninstrumented_modules=1 exitcode=66 suppressions=$work/suppressions"
     if ! "$python" -c 'import fastsoft' >"$work/log" 2>&1; then
         tail -n 3 "$work/log"
         return 1
     fi
     planted race "data race" || fail "ThreadSanitizer does not see a planted race"
+    # Of OpenMP's threads alone: TSan does not see the interpreter's lock, nor that references are counted under it.
+    output=$("$python" -c "import fastsoft, numpy; fastsoft.softmax(numpy.zeros((2000, 200)), num_threads=2)" 2>&1)
+    [[ $output == *"Archer detected"* ]] || fail "archer is not there: without it a parallel region is a race"
     step "Threads: tests"
-    sample 10 tests/test_threads.py -k "ten_python_threads or many_small_calls or one_array"
-    sample 40 tests/test_same_bits.py -k "number_of_threads and not portable"
+    sample 5 tests/test_same_bits.py -k "number_of_threads and not portable"
 }
 
 export PYTHONPATH=$kept/tree-sanitized:$kept/tree-sanitized/tests
