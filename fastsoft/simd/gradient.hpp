@@ -242,10 +242,11 @@ template <class T, int U> INLINE vec<T, U> turned_output(vec<T, U> y, vec<T, U> 
 }
 // The next `left` z, at most a run, likewise; past the caches if z begins with a line.
 template <class T, class Way>
-INLINE void turn_some(const T* y, const T* v, T* z, ptrdiff_t left, const pair<T>& mean, Way way) {
+INLINE void turn_some(const T* y, const T* v, T* z, ptrdiff_t left, const pair<T>& mean, Way) {
     const int lanes = vec<T>::lanes;
+    const bool past = std::is_same<Way, Past>::value;
     for (ptrdiff_t k = 0; k < run_length * lanes && k < left; k += lanes)
-        put(z + k, turned_output(load(y + k, left - k, T(0)), load(v + k, left - k, T(0)), mean), left - k, way);
+        put(z + k, turned_output(load(y + k, left - k, T(0)), load(v + k, left - k, T(0)), mean), left - k, past);
 }
 // v - mean, back from its scale
 template <class T, int U> INLINE vec<T, U> centred(vec<T, U> v, T scale, T up, const pair<T>& mean) {

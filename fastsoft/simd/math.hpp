@@ -413,9 +413,7 @@ template <class T> INLINE void scale_some(const T* e, T* y, ptrdiff_t left, int 
     const int lanes = vec<T>::lanes;
     for (int k = 0; k < vecs; k++) {
         const ptrdiff_t here = left - k * lanes;
-        const vec<T> v = scaled(load(e + k * lanes, here, T(0)), r);
-        if (past && here >= lanes) stream(y + k * lanes, v);
-        else store(y + k * lanes, v, here);
+        put(y + k * lanes, scaled(load(e + k * lanes, here, T(0)), r), here, past);
     }
 }
 
@@ -491,9 +489,8 @@ INLINE void log_some(const T* x, T* y, ptrdiff_t left, int vecs, const Log<T>& l
     const int lanes = vec<T>::lanes;
     for (int k = 0; k < vecs; k++) {
         const ptrdiff_t here = left - k * lanes;
-        const vec<T> v = log_value(load(x + k * lanes, here, -std::numeric_limits<T>::infinity()), l, s, how);
-        if (past && here >= lanes) stream(y + k * lanes, v);
-        else store(y + k * lanes, v, here);
+        const vec<T> v = load(x + k * lanes, here, -std::numeric_limits<T>::infinity());
+        put(y + k * lanes, log_value(v, l, s, how), here, past);
     }
 }
 // max + log of sum; an infinite maximum stays what it is, unless a NaN is about.

@@ -166,14 +166,13 @@ template <class T> INLINE void stream(T* p, vec<T> v) {
     const int U = 1;
     EACH stream(p + i * vec<T>::width, v.r[i]);
 }
-// Store by way of the caches, or past them but for what is not a whole vec.
-struct Near {};
-struct Past {};
-template <class T> INLINE void put(T* p, vec<T> v, ptrdiff_t left, Near) { store(p, v, left); }
-template <class T> INLINE void put(T* p, vec<T> v, ptrdiff_t left, Past) {
-    if (left >= vec<T>::lanes) stream(p, v);
+// Store by way of the caches, or past them, if p begins with a line, but for what is not a whole vec.
+template <class T> INLINE void put(T* p, vec<T> v, ptrdiff_t left, bool past) {
+    if (past && left >= vec<T>::lanes) stream(p, v);
     else store(p, v, left);
 }
+struct Near {};  // the same as types
+struct Past {};
 template <class T> INLINE vec<T> load(const T* p, ptrdiff_t left, T rest) { return load_some<1>(p, left, rest); }
 template <class T> INLINE bunch<T> load_bunch(const T* p, ptrdiff_t left, T rest) {
     return load_some<together>(p, left, rest);
