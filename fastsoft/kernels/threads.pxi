@@ -3,15 +3,19 @@
 cdef enum:
     SERIAL = 131072  # bytes of classes, in their work type, below which one thread is faster
     GRAIN = 65536  # the least for each thread
-    SHARES = 8  # for each thread, so that of one that comes late the others can take over
+    SHARES = 4  # for each thread, each half of what is left: of one that comes late the others can take over
+    WHOLE = 131072  # bytes for each thread up to which they stay one
 
 # A worker whose core is taken by another process comes when the scheduler lets it, milliseconds late, and OpenMP
-# waits for it. A region that took far too long therefore keeps the calls of the next while on one thread.
-cdef atomic[int64_t] crowded_until
+# waits for it. A region that took far too long therefore keeps the calls of a while on one thread: of a short one,
+# for it may have been chance, and four times as long where it happens again soon after.
+cdef atomic[int64_t] crowded_until, crowded_for
 
-cdef enum:
-    LATE = 500000  # nanoseconds that a region may take beyond 1 for each 2 bytes
-    WHILE = 100000000  # nanoseconds
+cdef enum:  # nanoseconds
+    LATE = 500000  # that a region may take beyond 1 for each 2 bytes
+    SOON = 40000000  # after calls could use all threads again
+    SHORTEST = 200000
+    LONGEST = 100000000
 
 
 cdef inline bint crowded() noexcept nogil:
@@ -19,9 +23,12 @@ cdef inline bint crowded() noexcept nogil:
 
 
 cdef inline void note_time(int64_t start, Py_ssize_t work) noexcept nogil:
-    cdef int64_t stop = now()
+    cdef int64_t stop = now(), since = stop - crowded_until.load(), span = SHORTEST
     if stop - start > LATE + work // 2:
-        crowded_until.store(stop + WHILE)
+        if since < SOON:
+            span = min(4 * crowded_for.load(), LONGEST)
+        crowded_for.store(span)
+        crowded_until.store(stop + span)
 
 
 cdef inline atomic[int64_t]* taken(char* scratch, Py_ssize_t size, int thread) noexcept nogil:
@@ -29,35 +36,50 @@ cdef inline atomic[int64_t]* taken(char* scratch, Py_ssize_t size, int thread) n
     return <atomic[int64_t]*> (scratch + (thread + 1) * size - REGISTER)
 
 
+cdef inline Py_ssize_t left(Py_ssize_t parts, Py_ssize_t taken, Py_ssize_t shares) noexcept nogil:
+    """How many of a thread's parts are left once so many shares are taken, each half of what was left before"""
+    return parts >> taken if taken < shares else 0
+
+
+cdef inline Py_ssize_t take(atomic[int64_t]* count, Py_ssize_t parts, Py_ssize_t shares, bint own) noexcept nogil:
+    """The next share, which may be empty. The last is left to a thread that has begun: it has to be waited for
+    anyway, and its core's cache holds it."""
+    cdef Py_ssize_t k = 0 if own else count.load()
+    if k > 0 and left(parts, k + 1, shares) == 0:
+        return shares
+    return count.fetch_add(1)
+
+
 cdef void take_shares(
     const Batch* b, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t step, Py_ssize_t shares, int thread, int threads,
     char* scratch, Py_ssize_t size, element* unused
 ) noexcept nogil:
     """A thread's own shares, which its core's cache may still hold from the last call, and then what others leave"""
-    cdef Py_ssize_t parts = (stop - start + step - 1) // step, k, end
+    cdef Py_ssize_t parts = (stop - start + step - 1) // step, first, last, own, k
     cdef int other, owner
     for other in range(threads):
         owner = (thread + other) % threads
-        end = shares * (owner + 1) // threads
+        last = parts * (owner + 1) // threads
+        own = last - parts * owner // threads
         while True:
-            k = shares * owner // threads + taken(scratch, size, owner).fetch_add(1)
-            if k >= end:
+            k = take(taken(scratch, size, owner), own, shares, other == 0)
+            if left(own, k, shares) == 0:
                 break
+            first = start + (last - left(own, k, shares)) * step
             run(
-                b, start + parts * k // shares * step, min(start + parts * (k + 1) // shares * step, stop),
-                scratch + thread * size, unused
+                b, first, min(start + (last - left(own, k + 1, shares)) * step, stop), scratch + thread * size, unused
             )
 
 
 cdef void run_shared(
-    const Batch* b, Py_ssize_t start, Py_ssize_t stop, int threads, char* scratch, Py_ssize_t size, element* unused
+    const Batch* b, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t work, int threads, char* scratch, Py_ssize_t size,
+    element* unused
 ) noexcept nogil:
-    """Rows start .. stop in equal shares; where it can be, of whole groups"""
-    cdef Py_ssize_t rows = stop - start, step = rows_at_once(b, unused), shares
+    """Rows start .. stop shared evenly; where it can be, by whole groups"""
+    cdef Py_ssize_t step = rows_at_once(b, unused), shares = SHARES if work > WHOLE * threads else 1
     cdef int t
-    if rows < step * threads:
+    if stop - start < step * threads:
         step = 1
-    shares = min((rows + step - 1) // step, SHARES * threads)
     for t in range(threads):
         taken(scratch, size, t).store(0)
     for t in prange(threads, schedule="static", chunksize=1, num_threads=threads):
@@ -114,7 +136,7 @@ cdef int run_all(
         team.parts = scratch + size - 6 * REGISTER * team.blocks
         run_split(b, start, stop, scratch, &team, unused)
     elif threads > 1:
-        run_shared(b, start, stop, threads, scratch, size, unused)
+        run_shared(b, start, stop, work, threads, scratch, size, unused)
     else:
         run(b, start, stop, scratch, unused)
     if threads > 1:
