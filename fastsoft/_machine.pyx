@@ -64,6 +64,13 @@ cdef extern from *:
     int fs_pause()
     int fs_openmp()
 
+cdef extern from "<fenv.h>":
+    ctypedef struct fenv_t:
+        pass
+    const fenv_t* FE_DFL_ENV
+    int fegetenv(fenv_t*)
+    int fesetenv(const fenv_t*)
+
 
 def runs(str isa not None):
     """Whether this CPU and operating system run the variant of that name."""
@@ -84,3 +91,16 @@ def openmp():
 def pause_openmp():
     """End the OpenMP workers of this thread; whether that was possible."""
     return fs_pause() == 0
+
+
+cdef class DefaultState:
+    """`with DefaultState()`: the default floating-point state; then the thread's own again, status flags included.
+    All of it: where NumPy sets a flag by feraiseexcept, that is one of the x87 unit, which the kernels never touch."""
+    cdef fenv_t own
+
+    def __enter__(self):
+        fegetenv(&self.own)
+        fesetenv(FE_DFL_ENV)
+
+    def __exit__(self, *_):
+        fesetenv(&self.own)

@@ -1,8 +1,14 @@
-"""What the public functions share: the kernels' names for operations, and the pieces in which long work is done."""
+"""What the public functions share: the kernels' names for operations, the pieces in which long work is done, and a
+quiet NumPy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from . import _machine
 
 # kernels/operation.pxi
 SOFTMAX, LOG_SOFTMAX, LOGSUMEXP, VJP, VJP_GAP, LOG_VJP, JACOBIAN, DIAGONAL, LABELS, TARGETS = range(10)
@@ -15,3 +21,11 @@ def pieces(rows: int, size: int) -> Iterator[tuple[int, int]]:
     step = max(1, PIECE // max(size, 1))
     for start in range(0, rows, step):
         yield start, min(start + step, rows)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """For what NumPy computes or converts: no warnings, the default floating-point state, and no flag is left behind,
+    which a mere conversion may set: that of a signalling NaN is invalid."""
+    with _machine.DefaultState(), np.errstate(all="ignore"):
+        yield

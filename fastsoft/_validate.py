@@ -12,6 +12,7 @@ import numpy as np
 from numpy.exceptions import AxisError
 
 from . import _memory
+from ._run import quiet
 
 Array = np.ndarray[Any, Any]
 PLAIN, SCALED, WIDE = 0, 1, 2  # how x enters exp: simd/math.hpp
@@ -79,7 +80,7 @@ def two_arrays(x: object, v: object, names: tuple[str, str] = ("x", "v")) -> tup
         except TypeError as error:
             dtypes = f"{names[0]} of dtype {a.dtype} and {names[1]} of {b.dtype}"
             raise TypeError(f"{dtypes} have no common dtype") from error
-        with np.errstate(all="ignore"):
+        with quiet():
             a, b = a.astype(both, copy=False), b.astype(both, copy=False)
     if a.shape != b.shape:
         try:
@@ -158,7 +159,8 @@ def class_weights(weight: object, n: int) -> Array | None:
     w = array(weight, "weight")
     if w.shape != (n,):
         raise ValueError(f"weight must hold one number for each of the {n} classes, got shape {w.shape}")
-    return np.ascontiguousarray(w, np.float64)
+    with quiet():
+        return np.ascontiguousarray(w, np.float64)
 
 
 def axes(axis: object, ndim: int) -> tuple[int, ...]:
@@ -234,7 +236,7 @@ def no_empty_rows(x: Array, axis: tuple[int, ...], where: Array | None) -> None:
     """Raise EmptyRowError if a row holds nothing but -inf."""
     if x.size == 0:
         return
-    with np.errstate(all="ignore"):
+    with quiet():
         top = np.max(x, axis=axis, initial=-np.inf, where=True if where is None else where)
     rows = np.argwhere(np.asarray(top == -np.inf))
     if len(rows):

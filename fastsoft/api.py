@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from . import _validate
 from ._dispatch import kernels
-from ._run import LOG_SOFTMAX, LOGSUMEXP, SOFTMAX, pieces
+from ._run import LOG_SOFTMAX, LOGSUMEXP, SOFTMAX, pieces, quiet
 from ._threads import allowed, get_num_threads
 
 Array = np.ndarray[Any, Any]
@@ -263,7 +263,7 @@ def _run(
             view = np.expand_dims(target, classes) if target.ndim < a.ndim else target
         if _validate.beyond(how, a.dtype):
             wide = np.empty(view.shape)
-            with np.errstate(all="ignore"):
+            with quiet():
                 _compute(kind, a.astype(np.float64), wide, mask, classes, how, factor, fill, threads)
                 view[...] = wide
         else:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from . import _validate
 from ._dispatch import kernels
-from ._run import DIAGONAL, LOG_VJP, LOG_VJP_FROM_OUTPUT, VJP, VJP_FROM_OUTPUT, VJP_GAP, pieces
+from ._run import DIAGONAL, LOG_VJP, LOG_VJP_FROM_OUTPUT, VJP, VJP_FROM_OUTPUT, VJP_GAP, pieces, quiet
 from ._threads import allowed, get_num_threads
 from .api import softmax
 
@@ -88,14 +88,14 @@ def softmax_jacobian(
     target = y if direct else _validate.new(y.shape, y.dtype)
     work = np.float64 if a.dtype == np.float64 or how == _validate.WIDE else np.float32
     n = rows.shape[-1]
-    with np.errstate(all="ignore"):
+    with quiet():
         flat = np.ascontiguousarray(rows, work).reshape(-1, n)
     to = target.reshape(-1, n, n)
     if _validate.beyond(how, a.dtype):
         to = np.empty(to.shape)
     for start, stop in pieces(len(flat), n * n):
         kernels.jacobian(flat, to, how, factor, factor[0], threads, start, stop)
-    with np.errstate(all="ignore"):
+    with quiet():
         if factor[2] != 1:
             to *= factor[2]
         if not np.may_share_memory(to, target):
@@ -455,13 +455,14 @@ def softmax_vjp_zeros(x: npt.ArrayLike, v: npt.ArrayLike, axis: int = -1, *, tol
     """
     a, w = _validate.two_arrays(x, v)
     if a.dtype.itemsize == 2:
-        a, w = a.astype(np.float32), w.astype(np.float32)
+        with quiet():
+            a, w = a.astype(np.float32), w.astype(np.float32)
     k = _validate.axis(axis, a.ndim)
     allowed_gap = 4 * float(np.finfo(a.dtype).eps) if tol is None else _validate.number("tol", tol, 0, np.inf)
     gap = _run(VJP_GAP, a, w, axis, ONE, None, None)
-    if a.ndim == 0:
-        return np.asarray(np.abs(gap) <= allowed_gap * abs(w))
-    with np.errstate(all="ignore"):
+    with quiet():
+        if a.ndim == 0:
+            return np.asarray(np.abs(gap) <= allowed_gap * abs(w))
         return np.asarray(np.abs(gap) <= allowed_gap * np.max(np.abs(w), axis=k, keepdims=True, initial=0))
 
 
@@ -570,8 +571,8 @@ class SoftmaxJacobian:
         k = -1 if vectors else -2
         x = self._x if vectors else self._x[..., None]
         dtype = np.result_type(x.dtype, b.dtype)
-        b = b.astype(np.float64)
-        with np.errstate(all="ignore"):
+        with quiet():
+            b = b.astype(np.float64)
             u = (b - b.mean(axis=k, keepdims=True)) / softmax(x.astype(np.float64), k)
             u -= u.mean(axis=k, keepdims=True)
             return np.asarray(u.astype(dtype))
@@ -603,7 +604,7 @@ def _run(
     view = target.reshape(a.shape)
     if _validate.beyond(how, a.dtype):
         wide = np.empty(a.shape)
-        with np.errstate(all="ignore"):
+        with quiet():
             w = None if w is None else w.astype(np.float64)
             _compute(kind, a.astype(np.float64), w, wide, k, how, factor, threads)
             view[...] = wide

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from . import _validate
 from ._dispatch import kernels
-from ._run import CROSS_ENTROPY, CROSS_ENTROPY_GRAD, LABELS, TARGETS, pieces
+from ._run import CROSS_ENTROPY, CROSS_ENTROPY_GRAD, LABELS, TARGETS, pieces, quiet
 from ._threads import allowed, get_num_threads
 from ._validate import SingularGradientError
 
@@ -154,8 +154,9 @@ def cross_entropy_grad(
     else:
         a, w = _validate.two_arrays(a, t, ("z", "t"))
     y = _validate.result(out, a.shape, a.dtype)
-    none = a == 0
-    poles = none & (w != 0) if none.any() else none
+    with quiet():
+        none = a == 0
+        poles = none & (w != 0) if none.any() else none
     if singular == "raise" and not return_singular and poles.any():
         raise SingularGradientError(int(poles.sum()), tuple(map(int, np.argwhere(poles)[0])))
     if a.size:
@@ -340,7 +341,7 @@ def _rounded(losses: Array, dtype: np.dtype[Any]) -> Array:
     """The losses in the dtype of the result; from float64 to 16 bits by way of float32 only where they were summed."""
     if losses.dtype == dtype:
         return losses
-    with np.errstate(all="ignore"):
+    with quiet():
         losses = losses.astype(_work(dtype), copy=False)
     if losses.dtype == dtype:
         return losses
@@ -401,7 +402,8 @@ class _Job:
         """What a mean is taken over."""
         if self.labels is None:
             return float(math.prod(self.batch))
-        return float(self.row_weights.sum() if self.row_weights is not None else np.count_nonzero(self.labels >= 0))
+        with quiet():
+            return float(self.row_weights.sum() if self.row_weights is not None else np.count_nonzero(self.labels >= 0))
 
     def must_copy(self, out: Array) -> bool:
         """Whether the gradient, written to `out`, could change what is still to be read."""
@@ -413,7 +415,7 @@ class _Job:
         x, targets, y = self.x, self.targets, None if grad is None else grad.reshape(self.x.shape)
         wide = _validate.beyond(self.how, x.dtype)
         if wide:
-            with np.errstate(all="ignore"):
+            with quiet():
                 x = x.astype(np.float64)
                 targets = None if targets is None else targets.astype(np.float64)
             y = None if grad is None else np.empty(x.shape)
@@ -432,14 +434,15 @@ class _Job:
         if self.scale == 0 and grad is not None:
             grad[...] = 0
         elif wide and grad is not None:
-            with np.errstate(all="ignore"):
+            with quiet():
                 grad[...] = y.reshape(grad.shape)  # type: ignore[union-attr]
 
     def reduced(self) -> Array:
         """The losses as `reduction` asks for them."""
         if self.reduction == "none":
             return self.losses
-        total = self.losses.sum(dtype=np.float64)
-        if self.reduction == "mean":
-            total = total / self.total_weight if self.total_weight else np.float64(0)
-        return np.asarray(total)
+        with quiet():
+            total = self.losses.sum(dtype=np.float64)
+            if self.reduction == "mean":
+                total = total / self.total_weight if self.total_weight else np.float64(0)
+            return np.asarray(total)

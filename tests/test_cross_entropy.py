@@ -863,3 +863,10 @@ def test_sums_of_16_bits(isa: str, dtype: str) -> None:
     assert loss == np.array(math.log(3)).astype(number)
     assert np.allclose(grad[0].astype(float), [-2 / 9000, 1 / 9000, 1 / 9000], rtol=2.0**-7)
     assert loss_of(x[:3000], t[:3000], reduction="sum") == np.array(3000 * math.log(3)).astype(number)
+
+
+def test_sum_beyond_the_largest_number(isa: str) -> None:
+    """A sum of finite losses that no float64 holds is inf, without a warning."""
+    x = np.array([[0, 1e308]] * 2)
+    for reduction in ("sum", "mean"):
+        assert loss_of(x, np.zeros(2, int), reduction=reduction) == math.inf
