@@ -90,6 +90,14 @@ sample() {  # sample EVERY ARGUMENT...: pytest with every so manieth test that s
     FASTSOFT_EVERY=$every PYTHONPATH=$PWD/tests/machines:$PYTHONPATH "$python" -m pytest -p sample -p no:cacheprovider "${@:2}"
 }
 
+source_of() {  # source_of PACKAGE: the newest source that can be had; a mirror may list one that it does not have yet
+    local version
+    for version in $(apt-cache "${apt[@]}" showsrc "$1" | awk '$1 == "Version:" { print $2 }' | sort -rV); do
+        apt-get "${apt[@]}" source --download-only "$1=$version" && return
+    done
+    return 1
+}
+
 python_from_source() {  # python_from_source VERSION OPTION...: sets `python`; Debian's source of CPython, configured so
     local version=$1 place=$kept/python-$1${2:+-nogil}
     python=$place/bin/python$version
@@ -98,8 +106,8 @@ python_from_source() {  # python_from_source VERSION OPTION...: sets `python`; D
     apt_elsewhere "$(dpkg --print-architecture)" sid || return 1
     echo "building Python $version ${*:2} from source, some minutes"
     (
-        cd "$work" && apt-get "${apt[@]}" source --download-only "python$version" &&
-            mkdir source && tar -C source --strip-components=1 -xf python"$version"_*.orig.tar.* && cd source &&
+        cd "$(mktemp -d -p "$work")" && source_of "python$version" &&
+            tar --strip-components=1 -xf python"$version"_*.orig.tar.?z &&  # not its signature, .asc
             ./configure -q --prefix="$place" "${@:2}" && make -s -j"$(nproc)" && make -s install
     ) >"$work/log" 2>&1 || { tail -n 5 "$work/log"; return 1; }
 }

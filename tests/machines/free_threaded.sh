@@ -6,7 +6,8 @@ source "$(dirname "$0")/common.sh"
 have g++ || cannot "g++ is not installed, and cannot be"
 step "A Python without the GIL"
 python=$(command -v python3.14t || command -v python3.13t || true)
-[ -n "$python" ] || python_from_source 3.14 --disable-gil || cannot "no python3.14t here, and no source to build it from"
+[ -n "$python" ] || python_from_source 3.14 --disable-gil || python_from_source 3.13 --disable-gil ||
+    cannot "no python3.14t or python3.13t here, and no source to build it from"
 "$python" -c 'import sys, sysconfig; sys.exit(not sysconfig.get_config_var("Py_GIL_DISABLED"))' || fail "$python has a GIL"
 new_python free "$python" "${tools[@]}" "${test_tools[@]}" pytest-run-parallel || cannot "pip cannot install the tools"
 
