@@ -1,4 +1,5 @@
 """What this CPU, operating system and OpenMP runtime can do; compiled for the platform's floor."""
+cimport cython
 
 cdef extern from *:
     """
@@ -93,6 +94,7 @@ def pause_openmp():
     return fs_pause() == 0
 
 
+@cython.final
 cdef class DefaultState:
     """`with DefaultState()`: the default floating-point state; then the thread's own again, status flags included.
     All of it: where NumPy sets a flag by feraiseexcept, that is one of the x87 unit, which the kernels never touch."""
