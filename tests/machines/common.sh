@@ -30,7 +30,8 @@ have() {  # have PACKAGE...: Debian packages are there, or have been installed n
     [ "$(id -u)" = 0 ] || return 1
     apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$work/apt.log" 2>&1 && return
     apt-get update -qq >"$work/apt.log" 2>&1 || true
-    apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$work/apt.log" 2>&1 || { tail -n 3 "$work/apt.log"; return 1; }
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$work/apt.log" 2>&1 ||
+        { tail -n 3 "$work/apt.log"; return 1; }
 }
 
 apt_elsewhere() {  # apt_elsewhere ARCHITECTURE SUITE: sets `apt`, options of apt-get that leave this system untouched
@@ -50,11 +51,12 @@ apt_elsewhere() {  # apt_elsewhere ARCHITECTURE SUITE: sets `apt`, options of ap
     apt-get "${apt[@]}" update >"$work/apt.log" 2>&1 || { tail -n 3 "$work/apt.log"; return 1; }
 }
 
-copy_tree() {  # copy_tree NAME: sets `tree`, and goes there: this tree without what was built in it, but for earlier copies
+copy_tree() {  # copy_tree NAME: sets `tree`, and goes there: this tree, but of what was built only what a copy has kept
     tree=$kept/tree-$1
     mkdir -p "$tree"
     tar -C "$root" -c --exclude=./.git --exclude=./.venv --exclude=./build --exclude=./dist --exclude='./*.egg-info' \
-        --exclude='*.so' --exclude='./fastsoft/_m*.c*' --exclude='./fastsoft/isa/*.c*' --exclude=__pycache__ . | tar -x -C "$tree"
+        --exclude='*.so' --exclude='./fastsoft/_m*.c*' --exclude='./fastsoft/isa/*.c*' --exclude=__pycache__ . |
+        tar -x -C "$tree"
     cd "$tree"
 }
 
@@ -67,7 +69,8 @@ new_python() {  # new_python NAME PYTHON PACKAGE...: sets `python`, of an enviro
     python=$kept/venv-$1/bin/python
     [ ! -e "$kept/venv-$1/done" ] || return 0
     "$2" -m venv --clear "$kept/venv-$1" >"$work/log" 2>&1 || { tail -n 3 "$work/log"; return 1; }
-    "$python" -m pip install -q "${@:3}" >"$work/log" 2>&1 || { tail -n 5 "$work/log"; return 1; }
+    # An older wheel rather than the newest source: building NumPy would take longer than all the tests.
+    "$python" -m pip install -q --prefer-binary "${@:3}" >"$work/log" 2>&1 || { tail -n 5 "$work/log"; return 1; }
     touch "$kept/venv-$1/done"
 }
 
@@ -75,7 +78,7 @@ build_in_place() {  # build_in_place COMMAND...: in the current folder, by setup
     "$@" -q egg_info build_ext --inplace >"$work/log" 2>&1 || { tail -n 30 "$work/log"; return 1; }
 }
 
-emulated() {  # emulated NAME QEMU...: sets `python`, beside the one that it was, to a script that runs that in an emulator
+emulated() {  # emulated NAME QEMU...: sets `python` to a script beside it that runs it in an emulator
     local place
     place=$(dirname "$python")/$1
     # shellcheck disable=SC2016
@@ -87,7 +90,8 @@ emulated() {  # emulated NAME QEMU...: sets `python`, beside the one that it was
 sample() {  # sample EVERY ARGUMENT...: pytest with every so manieth test that stays; FASTSOFT_EVERY says otherwise
     local every=${FASTSOFT_EVERY:-$1}
     echo "every ${every}. test of ${*:2}"
-    FASTSOFT_EVERY=$every PYTHONPATH=$PWD/tests/machines:$PYTHONPATH "$python" -m pytest -p sample -p no:cacheprovider "${@:2}"
+    FASTSOFT_EVERY=$every PYTHONPATH=$PWD/tests/machines:$PYTHONPATH \
+        "$python" -m pytest -p sample -p no:cacheprovider "${@:2}"
 }
 
 source_of() {  # source_of PACKAGE: the newest source that can be had; a mirror may list one that it does not have yet

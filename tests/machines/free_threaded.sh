@@ -8,7 +8,8 @@ step "A Python without the GIL"
 python=$(command -v python3.14t || command -v python3.13t || true)
 [ -n "$python" ] || python_from_source 3.14 --disable-gil || python_from_source 3.13 --disable-gil ||
     cannot "no python3.14t or python3.13t here, and no source to build it from"
-"$python" -c 'import sys, sysconfig; sys.exit(not sysconfig.get_config_var("Py_GIL_DISABLED"))' || fail "$python has a GIL"
+"$python" -c 'import sys, sysconfig; sys.exit(not sysconfig.get_config_var("Py_GIL_DISABLED"))' ||
+    fail "$python has a GIL"
 new_python free "$python" "${tools[@]}" "${test_tools[@]}" pytest-run-parallel || cannot "pip cannot install the tools"
 
 step "Build"
@@ -17,7 +18,8 @@ build_in_place "$python" setup.py || fail "fastsoft does not build"
 export PYTHONPATH=$PWD:$PWD/tests
 "$python" -W error -c 'import sys, fastsoft; from fastsoft import _dispatch, _memory
 for isa in _dispatch.available(): _dispatch.load(isa)
-print(sys.version, fastsoft.softmax([1.0, 2.0])); sys.exit(sys._is_gil_enabled())' || fail "importing fastsoft enables the GIL"
+print(sys.version, fastsoft.softmax([1.0, 2.0])); sys.exit(sys._is_gil_enabled())' ||
+    fail "importing fastsoft enables the GIL"
 
 step "Tests"
 "$python" -m pytest -p no:cacheprovider tests/test_threads.py

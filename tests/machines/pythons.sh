@@ -14,7 +14,8 @@ for version in ${FASTSOFT_PYTHONS:-3.11 3.12 3.13 3.14}; do
             { python_from_source "$version" && found=$python; } ||
             { without "Python $version: not here, and neither apt's package nor its source"; continue; }
     fi
-    new_python "$version" "$found" "${tools[@]}" "${test_tools[@]}" || { without "Python $version: no packages"; continue; }
+    new_python "$version" "$found" "${tools[@]}" "${test_tools[@]}" ||
+        { without "Python $version: no packages"; continue; }
     "$python" -c 'import sys, numpy; print(sys.version, "NumPy", numpy.__version__)'
     copy_tree "$version"
     build_in_place "$python" setup.py || fail "fastsoft does not build on Python $version"
