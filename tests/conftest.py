@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from helpers import use
 from hypothesis import HealthCheck, settings
@@ -16,13 +18,14 @@ settings.load_profile("ci")  # --hypothesis-profile=explore looks further
 
 
 @pytest.fixture(params=_dispatch.built())
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """The name of a compiled variant, which the package uses for this test."""
     name: str = request.param
     if not _machine.runs(name):
         pytest.skip(f"NOT TESTED: {name} is built, but this CPU does not run it")
-    use(name, monkeypatch)
-    return name
+    with pytest.MonkeyPatch.context() as patch:  # not the fixture, with which pytest-run-parallel uses one thread
+        use(name, patch)
+        yield name
 
 
 @pytest.fixture(autouse=True)

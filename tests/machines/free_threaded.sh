@@ -23,6 +23,7 @@ print(sys.version, fastsoft.softmax([1.0, 2.0])); sys.exit(sys._is_gil_enabled()
 
 step "Tests"
 "$python" -m pytest -p no:cacheprovider tests/test_threads.py
-sample 20 --parallel-threads=4 tests/test_operations.py tests/test_special_values.py
+sample 5 --parallel-threads=4 tests/test_operations.py tests/test_special_values.py | tee "$work/log"
+grep -q '^Collected [1-9][0-9]* items to run in parallel' "$work/log" || fail "no test has run in several threads"
 "$python" -c 'import sys, fastsoft; sys.exit(sys._is_gil_enabled())'
 passed
