@@ -23,9 +23,13 @@ def _wide(x: Array, axis: int) -> Array:
 
 def _parts(x: Array, axis: int, temperature: float = 1.0) -> tuple[Array, Array, Array, Array]:
     """(x - max) / T, its exp, the index of one dominant class, and the sum of all the others; classes last."""
-    x = _wide(x, axis)
-    d = (x - x.max(-1, keepdims=True)) / np.longdouble(temperature)
-    e = np.exp(d)
+    x, t = _wide(x, axis), np.longdouble(temperature)
+    top = x.max(-1, keepdims=True)
+    d = x - top
+    back = d - x
+    lost = (x - (d - back)) - (top + back)  # by the rounding of d, where x and max are of very different sizes
+    d = d / t
+    e = np.exp(d) * (1 + np.where(np.isfinite(lost), lost, 0) / t)
     first = x.argmax(-1)[..., None]
     return d, e, first, _others(e, first)
 
@@ -342,13 +346,12 @@ def largest(dtype: Any) -> Array:
     return np.ldexp(2 - np.ldexp(np.longdouble(1), 1 - bits), 1 - smallest)
 
 
-def max_error(op: Operation, got: Any, x: Array, axis: int = -1, **options: Any) -> float:
-    """The largest error of `got` = op(x) in ULP of the result; infinite where one side is not finite alone.
+def errors(op: Operation, got: Any, arguments: tuple[Array, ...], axis: int = -1, **options: Any) -> Array:
+    """The error of each entry of `got` = op(*arguments) in ULP; infinite where one side is not finite alone.
 
     Of two results the second, the gradient, counts. A result beyond the largest number may be infinite.
     """
     got = got[1] if isinstance(got, tuple) else got
-    arguments = op.arguments(x, axis)
     with np.errstate(all="ignore"):
         want = op.reference(*arguments, axis=axis, **options)
         unit = ulp(op.size(want, *arguments, axis=axis, **options), got.dtype)
@@ -356,4 +359,9 @@ def max_error(op: Operation, got: Any, x: Array, axis: int = -1, **options: Any)
         got = got.astype(np.longdouble)
         same = (got == want) | (np.isnan(got) & np.isnan(want)) | (beyond & (got == np.copysign(np.inf, want)))
         error = np.where(same, 0, np.abs(got - want) / unit)
-    return float(np.where(np.isnan(error), np.inf, error).max(initial=0))
+    return np.where(np.isnan(error), np.inf, error)
+
+
+def max_error(op: Operation, got: Any, x: Array, axis: int = -1, **options: Any) -> float:
+    """The largest of the `errors` of `got` = op of the arguments that it makes of logits x."""
+    return float(errors(op, got, op.arguments(x, axis), axis, **options).max(initial=0))

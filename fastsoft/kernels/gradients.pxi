@@ -35,11 +35,12 @@ cdef inline void block_weigh(
     cdef All all_terms
     cdef Sums[floating] a, d
     cdef vec[floating] run
-    cdef bunch[floating] z, e
+    cdef bunch[floating] z
+    cdef BunchTerm[floating] e
     for r in range(p.first, p.last):
         x, v, y, scale, middle = p.x[r], p.v[r], p.y[r], p.scale[r], p.middle[r]
         s = of_row(p.shared[0], r)
-        begin(a)
+        begin(a, all_terms)
         begin_runs(d)
         i = start
         while i < stop:
@@ -47,13 +48,13 @@ cdef inline void block_weigh(
             run = fill(zero)
             while i < end:
                 z = load_bunch(x + i, stop - i, low)
-                e = shifted_exp(z, s, how)
-                store(y + i, e, stop - i)
+                e = shifted_term(z, s, how)
+                store(y + i, value(e), stop - i)
                 collect_in_turn(a, e, z, s, all_terms, False)
-                add_products(run, e, weighed(load_bunch(v + i, stop - i, zero), scale, middle))
+                add_products(run, value(e), weighed(load_bunch(v + i, stop - i, zero), scale, middle))
                 i += step
             end_run(d, run)
-        finish(a)
+        finish(a, all_terms, stop - start == BLOCK)
         sums[r] = a
         dots[r] = d
 

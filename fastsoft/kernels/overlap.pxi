@@ -116,7 +116,7 @@ cdef inline void sum_overlapped(
         room = n - skip
         for start from 0 <= start < n by BLOCK:
             stop = min(n, start + BLOCK)
-            begin(a)
+            begin(a, which)
             i = start
             while i + step <= stop:
                 prefetch(following + i + near, vecs)
@@ -130,7 +130,7 @@ cdef inline void sum_overlapped(
             if i < stop:
                 collect_some(a, x + i, e + i if keeps else <floating*> NULL, stop - i, s, how, which, many)
                 max_some(top, following + i, stop - i, vecs)
-            finish(a)
+            finish(a, which, stop - start == BLOCK)
             if start == 0:
                 total[r] = a
             else:

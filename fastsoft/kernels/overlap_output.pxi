@@ -23,7 +23,7 @@ cdef inline void take_outputs(
 
 cdef inline void add_output(const floating* y, const floating* v, Py_ssize_t n, Sums[floating]* dot) noexcept nogil:
     """The sum of a row's products"""
-    cdef Py_ssize_t step = run_length * REGISTER // <Py_ssize_t> sizeof(floating), near = NEAR // sizeof(floating)
+    cdef Py_ssize_t step = product_vecs * REGISTER // <Py_ssize_t> sizeof(floating), near = NEAR // sizeof(floating)
     cdef Py_ssize_t i, start, stop
     cdef Sums[floating] a
     for start from 0 <= start < n by BLOCK:
@@ -31,12 +31,12 @@ cdef inline void add_output(const floating* y, const floating* v, Py_ssize_t n, 
         begin_runs(a)
         i = start
         while i + step <= stop:
-            prefetch(y + i + near, run_length)
-            prefetch(v + i + near, run_length)
-            add_run(a, y + i, v + i, step)
+            prefetch(y + i + near, product_vecs)
+            prefetch(v + i + near, product_vecs)
+            add_runs(a, y + i, v + i, step)
             i += step
         if i < stop:
-            add_run(a, y + i, v + i, stop - i)
+            add_runs(a, y + i, v + i, stop - i)
         if start == 0:
             dot[0] = a
         else:
@@ -47,7 +47,7 @@ cdef inline void turn_output_row(
     const floating* y, const floating* v, floating* z, const pair[floating]* means, int r, Py_ssize_t n, Way way
 ) noexcept nogil:
     """z of one row"""
-    cdef Py_ssize_t i = 0, step = run_length * REGISTER // <Py_ssize_t> sizeof(floating)
+    cdef Py_ssize_t i = 0, step = product_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
     cdef pair[floating] mean = of_row(means[0], r)
     cdef Near plainly
     if Way is Past:
@@ -65,7 +65,7 @@ cdef inline void overlap_outputs(
     const floating* next_v, Py_ssize_t n, Way way, Sums[floating]* dot
 ) noexcept nogil:
     """turn_output_row of one row, and add_output of another"""
-    cdef Py_ssize_t step = run_length * REGISTER // <Py_ssize_t> sizeof(floating), near = NEAR // sizeof(floating)
+    cdef Py_ssize_t step = product_vecs * REGISTER // <Py_ssize_t> sizeof(floating), near = NEAR // sizeof(floating)
     cdef Py_ssize_t i, start, stop, skip = to_line(z, n) if Way is Past else 0
     cdef pair[floating] mean = of_row(means[0], r)  # in registers: for the compiler a store to z might change it
     cdef Sums[floating] a
@@ -78,13 +78,13 @@ cdef inline void overlap_outputs(
         begin_runs(a)
         i = start
         while i + step <= stop - skip:
-            prefetch(next_y + i + near, run_length)
-            prefetch(next_v + i + near, run_length)
-            add_run(a, next_y + i, next_v + i, step)
+            prefetch(next_y + i + near, product_vecs)
+            prefetch(next_v + i + near, product_vecs)
+            add_runs(a, next_y + i, next_v + i, step)
             turn_some(y + i, v + i, z + i, step, mean, way)
             i += step
         while i < stop:
-            add_run(a, next_y + i, next_v + i, stop - i)
+            add_runs(a, next_y + i, next_v + i, stop - i)
             turn_some(y + i, v + i, z + i, n - skip - i, mean, way)
             i += step
         if start == 0:

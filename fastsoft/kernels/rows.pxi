@@ -47,7 +47,7 @@ cdef inline void block_sum(
         from_x = x[r] + start
         to = e[r] + start if e != NULL else <floating*> NULL
         s = of_row(shared[0], row + r)
-        begin(a)
+        begin(a, which)
         i = 0
         while i + step <= n:
             prefetch_far(from_x + i + GROUP, vecs)
@@ -59,7 +59,7 @@ cdef inline void block_sum(
             i += step
         if i < n:
             collect_some(a, from_x + i, to + i if keep else <floating*> NULL, n - i, s, how, which, many)
-        finish(a)
+        finish(a, which, n == BLOCK)
         total[r] = a
 
 
@@ -251,6 +251,8 @@ cdef inline void group_shift(
         for r in range(count):
             some[r] = row_nan(x[r], n)
     set_shift(s[0], top, load(some, REGISTER // sizeof(floating), low), op.factor, how)
+    if op.kind != SOFTMAX:
+        set_largest(s[0], how)
 
 
 cdef inline void log_results(

@@ -126,6 +126,7 @@ cdef inline bint short_tile(
     if not all_finite(top) or any(beyond_reach(top, <floating> op.factor.hi)):
         return False
     set_shift(s, top, fill(zero), op.factor, plain)
+    set_largest(s, plain)
     if op.kind == VJP:
         return tile_vjp(x, v, n, &s, top, op)
     return tile_loss(x, n, count, &s, op, first)

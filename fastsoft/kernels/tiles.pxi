@@ -35,17 +35,21 @@ cdef inline const Ahead* of_tile(const Ahead* ahead, int t) noexcept nogil:
     return ahead + t if ahead != NULL else ahead
 
 
-cdef inline void tile_exp(
-    const floating* x, floating* e, Py_ssize_t n, const Shared[floating]* shared, How how, const Ahead* ahead
+cdef inline void tile_terms(
+    const floating* x, floating* scale, floating* p, Py_ssize_t n, const Shared[floating]* shared, How how,
+    const Ahead* ahead
 ) noexcept nogil:
-    """e_j = exp(x_j - max)"""
+    """exp(x_j - max) before it is rounded: scale_j (1 + p_j)"""
     cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating), step = together * lanes, stop = n * lanes
     cdef floating low = -INFINITY
     cdef Shared[floating] s = shared[0]
+    cdef BunchTerm[floating] w
     for i from 0 <= i < stop by step:
         if ahead != NULL:
             fetch(ahead[0], i // lanes, together)
-        store(e + i, shifted_exp(load_bunch(x + i, stop - i, low), s, how), stop - i)
+        w = shifted_term(load_bunch(x + i, stop - i, low), s, how)
+        store(scale + i, w.scale, stop - i)
+        store(p + i, w.p, stop - i)
 
 
 cdef inline void tile_parts(
@@ -57,20 +61,21 @@ cdef inline void tile_parts(
     cdef floating low = -INFINITY
     cdef Shared[floating] s = shared[0]
     cdef BunchSums[floating] a, b
-    cdef bunch[floating] v, w
+    cdef bunch[floating] v
+    cdef BunchTerm[floating] w
     for i from 0 <= i < min(n, lanes) by together:
         for start from 0 <= start < n by BLOCK:
             stop = min(n, start + BLOCK)
-            begin(b)
+            begin(b, which)
             for j from start + i <= j < stop by lanes:
                 if ahead != NULL:
                     fetch(ahead[0], j, together)
                 v = load_bunch(x + j * lanes, (n - j) * lanes, low)
-                w = shifted_exp(v, s, how)
+                w = shifted_term(v, s, how)
                 if keep:
-                    store(x + j * lanes, w, (n - j) * lanes)
+                    store(x + j * lanes, value(w), (n - j) * lanes)
                 collect(b, w, v, s, which)
-            finish(b)
+            finish(b, which, stop - start == BLOCK)
             if start == 0:
                 a = b
             else:
@@ -85,16 +90,18 @@ cdef inline void tile_sum(
     """Sum of exp(x_j - max), with `keep` in place of x_j"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
     cdef Sums[floating] part[16]
-    cdef vec[floating] few[SHORT]
-    cdef floating* e = <floating*> few
-    if keep and Which is All and n <= TURNED:  # needs no x beside e
-        tile_exp(x, x, n, shared, how, ahead)
-        sum_of_tile(x, x, n, shared[0], which, total[0])
+    cdef vec[floating] ps[TURNED]
+    cdef vec[floating] scales[SHORT]
+    cdef floating* p = <floating*> ps
+    cdef floating* scale = <floating*> scales
+    if keep and Which is All and n <= TURNED:  # needs no x beside its exponentials
+        tile_terms(x, x, p, n, shared, how, ahead)
+        sum_of_tile(x, p, x, x, n, shared[0], which, total[0])
     elif n <= SHORT:
-        tile_exp(x, e, n, shared, how, ahead)
-        sum_of_tile(e, x, n, shared[0], which, total[0])
+        tile_terms(x, scale, p, n, shared, how, ahead)
+        sum_of_tile(scale, p, x, scale if keep else <floating*> NULL, n, shared[0], which, total[0])
         if keep:
-            memcpy(x, e, n * REGISTER)
+            memcpy(x, scale, n * REGISTER)
     else:
         tile_parts(x, keep, n, shared, how, which, ahead, part)
         fold_parts(part, min(n, lanes), which)
@@ -146,6 +153,8 @@ cdef inline void apply_tiles(
         if any(equal(top[t], fill(low))) or any(equal(top[t], fill(-low))):
             nan = tile_nan(x + t * size, n)
         set_shift(s[t], top[t], nan, op.factor, how)
+        if op.kind != SOFTMAX:
+            set_largest(s[t], how)
     if op.kind == SOFTMAX:
         for t in range(count):
             tile_sum(x + t * size, True, n, &s[t].each, how, all_terms, of_tile(ahead, t), &sums[t])

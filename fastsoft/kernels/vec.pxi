@@ -158,12 +158,17 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     bint has_nan[T](vec[T])
 
     mask[T] beyond_reach[T](vec[T] max, T c)
-    bunch[T] shifted_exp[T, How](bunch[T] x, const Shared[T]&, How)
+    cppclass BunchTerm[T]:
+        bunch[T] scale
+        bunch[T] p
+    bunch[T] value[T](const BunchTerm[T]&)
+    BunchTerm[T] shifted_term[T, How](bunch[T] x, const Shared[T]&, How)
     void set_shift[T, How](Shift[T]&, vec[T] max, vec[T] nan, const Factor&, How)
-    void begin[T](Sums[T]&)
-    void begin[T](BunchSums[T]&)
-    void collect[T, Which](BunchSums[T]&, bunch[T] e, bunch[T] x, const Shared[T]&, Which)
-    void collect_in_turn[T, Which](Sums[T]&, bunch[T] e, bunch[T] x, const Shared[T]&, Which, bint many)
+    void set_largest[T, How](Shift[T]&, How)
+    void begin[T, Which](Sums[T]&, Which)
+    void begin[T, Which](BunchSums[T]&, Which)
+    void collect[T, Which](BunchSums[T]&, BunchTerm[T], bunch[T] x, const Shared[T]&, Which)
+    void collect_in_turn[T, Which](Sums[T]&, BunchTerm[T], bunch[T] x, const Shared[T]&, Which, bint many)
     void collect_some[T, How, Which](
         Sums[T]&, const T* x, T* e, ptrdiff_t left, const Shared[T]&, How, Which, bint many
     )
@@ -183,15 +188,16 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         pair[T] factor
         Shared[T] shared
         Log[T] log
-    void collect_one[T, Which](BunchSums[T]&, bunch[T] e, bunch[T] x, const Shared[T]&, Which)
-    void finish[T](Sums[T]&)
-    void finish[T](BunchSums[T]&)
+    void finish[T, Which](Sums[T]&, Which, bint full)
+    void finish[T, Which](BunchSums[T]&, Which, bint full)
     void take_apart[T](const BunchSums[T]&, Sums[T]*)
     void merge[T](Sums[T]&, const Sums[T]&)
     void merge[T](Sums[T]&, const Sums[T]&, All)
     void merge[T](Sums[T]&, const Sums[T]&, Others)
     void merge[T](BunchSums[T]&, const BunchSums[T]&)
-    void sum_of_tile[T, Which](const T* e, const T* x, ptrdiff_t n, const Shared[T]&, Which, Sums[T]&)
+    void sum_of_tile[T, Which](
+        const T* scale, const T* p, const T* x, T* e, ptrdiff_t n, const Shared[T]&, Which, Sums[T]&
+    )
     void fold[T](Sums[T]*, int count, All)
     void fold[T](Sums[T]*, int count, Others)
     bunch[T] scaled[T](bunch[T] e, const pair[T]& r)
@@ -202,6 +208,7 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     vec[T] log_sum_exp[T](const Sums[T]&, const Shift[T]&, vec[T] max)
 
     int run_length
+    int product_vecs
     int many_vecs
     void begin_runs[T](Sums[T]&)
     void add_products[T](vec[T]& run, bunch[T] a, bunch[T] b)
@@ -262,7 +269,7 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         Sums[T]* dots
         pair[T] mean
         bint ordinary
-    void add_run[T](Sums[T]&, const T* x, const T* v, ptrdiff_t left)
+    void add_runs[T](Sums[T]&, const T* x, const T* v, ptrdiff_t left)
     void turn_some[T, Way](const T* y, const T* v, T* z, ptrdiff_t left, const pair[T]& mean, Way)
     void set_vjp[T](
         Vjp[T]&, const Sums[T]&, const Sums[T]& dot, const Shift[T]&, vec[T] scale, vec[T] middle, const Factor&

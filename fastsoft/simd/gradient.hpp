@@ -8,8 +8,8 @@ namespace fastsoft { namespace {
 // ---- sums of products, which may have either sign ----
 
 // A run of run_length vecs is added as it comes, and the runs without loss: the error stays below 2 ulp of the largest
-// factor however long the row is. `ties` is not used.
-const int run_length = 4;
+// factor however long the row is. `ties` is not used. What goes over products alone takes several runs at a time.
+const int run_length = 2, product_vecs = 2 * run_length;
 template <class T> INLINE void begin_runs(Sums<T>& a) { a.hi = a.lo = a.ties = fill(T(0)); }
 template <class T, int U> INLINE void add_products(vec<T>& run, vec<T, U> a, vec<T, U> b) {
     for (int k = 0; k < U; k++) run = mul_add(part(a, k), part(b, k), run);
@@ -22,12 +22,15 @@ template <class T> INLINE void end_run(Sums<T>& a, vec<T> run) {
     a.hi = p.hi;
     a.lo = a.lo + p.lo;
 }
-// A run of products, of which `left` are there.
-template <class T> INLINE void add_run(Sums<T>& a, const T* x, const T* v, ptrdiff_t left) {
-    vec<T> run = fill(T(0));
-    for (ptrdiff_t k = 0; k < run_length * vec<T>::lanes && k < left; k += together * vec<T>::lanes)
-        add_products(run, load_bunch(x + k, left - k, T(0)), load_bunch(v + k, left - k, T(0)));
-    end_run(a, run);
+// Runs of products, of which `left` are there.
+template <class T> INLINE void add_runs(Sums<T>& a, const T* x, const T* v, ptrdiff_t left) {
+    const ptrdiff_t run_step = run_length * vec<T>::lanes, step = together * vec<T>::lanes;
+    for (ptrdiff_t i = 0; i < product_vecs * vec<T>::lanes && i < left; i += run_step) {
+        vec<T> run = fill(T(0));
+        for (ptrdiff_t k = i; k < i + run_step && k < left; k += step)
+            add_products(run, load_bunch(x + k, left - k, T(0)), load_bunch(v + k, left - k, T(0)));
+        end_run(a, run);
+    }
 }
 template <class T, int U> INLINE void add_exactly(Sums<T>& a, vec<T, U> b) {
     for (int k = 0; k < U; k++) end_run(a, part(b, k));
@@ -110,7 +113,7 @@ APART void set_vjp(Vjp<T>& a, const Sums<T>& sums, const Sums<T>& dot, const Shi
     a.factor = product(r, inverse_temperature<T>(f));
     a.factor.hi = a.factor.hi * up;
     a.factor.lo = a.factor.lo * up;
-    a.dominant = times_factor(two_product(s.e_max, zero - d.hi), a.factor);
+    a.dominant = times_factor(product(pair<T>{s.e_max, s.e_max_lo}, pair<T>{zero - d.hi, zero - d.lo}), a.factor);
     a.gap = (zero - d.hi) * up;
 }
 // sigma G by e factor minus: what a large G has of a power of two goes over to the factor, for sigma may be subnormal.
@@ -240,12 +243,12 @@ template <class T, int U> INLINE vec<T, U> turned_output(vec<T, U> y, vec<T, U> 
     y = in_registers(y);
     return mul_sub(y, v, mul_add(y, spread<U>(mean.hi), y * spread<U>(mean.lo)));
 }
-// The next `left` z, at most a run, likewise; past the caches if z begins with a line.
+// The next `left` z, at most product_vecs, likewise; past the caches if z begins with a line.
 template <class T, class Way>
 INLINE void turn_some(const T* y, const T* v, T* z, ptrdiff_t left, const pair<T>& mean, Way) {
     const int lanes = vec<T>::lanes;
     const bool past = std::is_same<Way, Past>::value;
-    for (ptrdiff_t k = 0; k < run_length * lanes && k < left; k += lanes)
+    for (ptrdiff_t k = 0; k < product_vecs * lanes && k < left; k += lanes)
         put(z + k, turned_output(load(y + k, left - k, T(0)), load(v + k, left - k, T(0)), mean), left - k, past);
 }
 // v - mean, back from its scale
@@ -255,8 +258,12 @@ template <class T, int U> INLINE vec<T, U> centred(vec<T, U> v, T scale, T up, c
 // g up + e factor minus
 template <class T, int U>
 INLINE vec<T, U> log_turned(vec<T, U> e, vec<T, U> g, const pair<T>& factor, const pair<T>& minus, T up) {
+    if (has_fma) {
+        const pair<T, U> p = two_product(e, spread<U>(factor.hi));
+        const vec<T, U> lost = mul_add(e, spread<U>(factor.lo), p.lo) * spread<U>(minus.hi);
+        return mul_add(p.hi, spread<U>(minus.hi), g * fill<U>(up)) + mul_add(p.hi, spread<U>(minus.lo), lost);
+    }
     const vec<T, U> y = mul_add(e, spread<U>(factor.hi), e * spread<U>(factor.lo));
-    if (has_fma) return mul_add(y, spread<U>(minus.lo), mul_add(y, spread<U>(minus.hi), g * fill<U>(up)));
     const vec<T, U> half = y * fill<U>(T(0.5)), d = half * spread<U>(minus.hi) + g * fill<U>(up * T(0.5));  // products are rounded, and might be too large
     return d + (d + y * spread<U>(minus.lo));
 }

@@ -142,25 +142,25 @@ template <class T, int U> INLINE pair<T, U> exp_less_1(pair<T, U> z, vec<T, U> k
     const vec<T, U> minus_lo = mul_sub(k, fill<U>(C::ln2_lo), z.lo), r = r_hi - minus_lo;
     return {r_hi, mul_sub(r * r, polynomial(r, C::exp_q), minus_lo)};
 }
+// An exponential before it is rounded: scale (1 + p), scale a power of two or, rounded, a quarter of one.
+template <class T, int U = 1> struct Term { vec<T, U> scale, p; };
+template <class T, int U> INLINE vec<T, U> value(const Term<T, U>& a) { return mul_add(a.scale, a.p, a.scale); }
+template <class T, int U> INLINE Term<T> part(const Term<T, U>& a, int k) { return {part(a.scale, k), part(a.p, k)}; }
+template <class T> using BunchTerm = Term<T, together>;
 // e^z 2^(headroom - K) of z = hi + lo with |hi| within reach and lo far smaller, s.low <= hi <= s.top, round = s.round:
-// 0 at s.low, else error <= 1 ulp of the correctly rounded value; no result is subnormal; NaN stays NaN.
-template <class T, class How, int U> INLINE vec<T, U> exp_shifted(pair<T, U> z, vec<T, U> round, How) {
+// 0 at s.low; p is off by at most 2^-2 ulp of 1; no value is subnormal; NaN stays NaN.
+template <class T, class How, int U> INLINE Term<T, U> exp_shifted(pair<T, U> z, vec<T, U> round, How) {
     typedef constants<T> C;
     const vec<T, U> t = mul_add(z.hi, fill<U>(C::log2e * steps<T>), round), k = t - round;
     if constexpr (!has_fma) {  // every rounding here is one more
         const pair<T, U> p = exp_less_1(z, k);
-        const vec<T, U> scale = low_bits_to_exponent(t);
-        return mul_add(scale, p.hi + p.lo, scale);
+        return {low_bits_to_exponent(t), p.hi + p.lo};
     }
     vec<T, U> r = sub_mul(sub_mul(z.hi, k, fill<U>(C::ln2_hi / steps<T>)), k, fill<U>(C::ln2_lo / steps<T>));
     if constexpr (!std::is_same<How, Plain>::value) r = r + z.lo;
-    if constexpr (C::by_quarters) {
-        const vec<T, U> p = mul_add(r * r, polynomial(r, C::exp_quarter), r), scale = quarter_power(t);
-        return mul_add(scale, p, scale);
-    } else {
-        const vec<T, U> r2 = r * r, p = mul_add(r2, polynomial(r, r2, C::exp_q), r), scale = low_bits_to_exponent(t);
-        return mul_add(scale, p, scale);
-    }
+    const vec<T, U> r2 = r * r;
+    if constexpr (C::by_quarters) return {quarter_power(t), mul_add(r2, polynomial(r, C::exp_quarter), r)};
+    else return {low_bits_to_exponent(t), mul_add(r2, polynomial(r, r2, C::exp_q), r)};
 }
 // e^z as a pair, of which hi + lo is off by less than 0.3 ulp; to_field = headroom + bias - K.
 template <class T> APART pair<T> exp_exactly(pair<T> z, vec<T> to_field) {
@@ -194,7 +194,7 @@ template <class T, class How, int U> INLINE pair<T, U> not_too_low(pair<T, U> z,
     return {hi, keep(equal(hi, z.hi), z.lo)};  // lo is not finite where hi was not
 }
 // e^z of x as above, and 0 where z <= s.low, which is below half the smallest subnormal after division by the sum.
-template <class T, class How, int U> INLINE vec<T, U> shifted_exp(vec<T, U> x, const Shared<T>& s, How how) {
+template <class T, class How, int U> INLINE Term<T, U> shifted_term(vec<T, U> x, const Shared<T>& s, How how) {
     return exp_shifted(not_too_low(argument(x, s, how), s, how), spread<U>(s.round), how);
 }
 
@@ -220,14 +220,18 @@ template <class T, class How> INLINE void set_shift(Shift<T>& s, vec<T> max, vec
     s.each.round = magic + to_field * fill(steps<T>);
     s.each.low = (zero - to_field) * fill(C::ln2_hi + C::ln2_lo);
     s.nan = nan;
-    s.e_max = exp_shifted(top, s.each.round, how);
+}
+// The exponential of the maximum, which what is said of the others asks for.
+template <class T, class How> INLINE void set_largest(Shift<T>& s, How how) {
+    const pair<T> top = {s.top, s.top_lo};
+    s.e_max = value(exp_shifted(top, s.each.round, how));
+    const vec<T> to_field = (s.each.round - fill(constants<T>::round)) * fill(1 / steps<T>);
     s.e_max_lo = exp_rest(s.e_max, top, s.each.round, to_field, how);
 }
 
 // ---- sums without loss of digits ----
 
-// Each lane adds its own terms. `hi` starts above any term (4 * 2^headroom), so that Dekker's condition holds
-// for good and what an addition rounds away is known exactly; it collects in `lo`.
+// Each lane adds its own terms; what an addition rounds away is known exactly, and collects in `lo`.
 template <class T, int U = 1> struct Sums { vec<T, U> hi, lo, ties; };
 template <class T> using BunchSums = Sums<T, together>;
 
@@ -235,32 +239,39 @@ template <class T> using BunchSums = Sums<T, together>;
 struct All {};
 struct Others {};
 
+// The sum of All is not small beside its largest term. So `hi` starts above any term (4 * 2^headroom): Dekker's condition
+// holds for good, and an exponential can be added as it is before it is rounded.
 template <class T> INLINE T start_of_sum() { return std::ldexp(T(4), (int)constants<T>::headroom); }
-template <class T, int U> INLINE void begin(Sums<T, U>& a) {
-    a.hi = fill<U>(start_of_sum<T>());
+template <class T, class Which, int U> INLINE void begin(Sums<T, U>& a, Which) {
+    a.hi = fill<U>(std::is_same<Which, All>::value ? start_of_sum<T>() : T(0));
     a.lo = a.ties = fill<U>(T(0));
 }
-template <class T, int U> INLINE vec<T, U> select(Sums<T, U>&, vec<T, U> e, vec<T, U>, const Shared<T>&, All) { return e; }
-template <class T, int U> INLINE vec<T, U> select(Sums<T, U>& a, vec<T, U> e, vec<T, U> x, const Shared<T>& s, Others) {
-    const mask<T, U> tie = equal(x, spread<U>(s.max));
-    a.ties = a.ties + keep(tie, fill<U>(T(1)));
-    return drop(tie, e);
+template <class T, int U> INLINE void add_term(Sums<T, U>& a, const Term<T, U>& e) {
+    const vec<T, U> t = a.hi + value(e);
+    a.lo = a.lo + mul_add(e.scale, e.p, e.scale - (t - a.hi));
+    a.hi = t;
+}
+// Others may be small, and are what matters then.
+template <class T, int U> INLINE void add_other(Sums<T, U>& a, vec<T, U> e) {
+    const pair<T, U> p = two_sum(a.hi, e);
+    a.hi = p.hi;
+    a.lo = a.lo + p.lo;
 }
 // Add the exponential e of x, lane by lane.
 template <class T, class Which, int U>
-INLINE void collect(Sums<T, U>& a, vec<T, U> e, vec<T, U> x, const Shared<T>& s, Which which) {
-    e = select(a, e, x, s, which);
-    const vec<T, U> t = a.hi + e;
-    a.lo = a.lo + (e - (t - a.hi));
-    a.hi = t;
+INLINE void collect(Sums<T, U>& a, const Term<T, U>& e, vec<T, U> x, const Shared<T>& s, Which) {
+    if (std::is_same<Which, All>::value) return add_term(a, e);
+    const mask<T, U> tie = equal(x, spread<U>(s.max));
+    a.ties = a.ties + keep(tie, fill<U>(T(1)));
+    add_other(a, drop(tie, value(e)));
 }
 // Add the vecs of a bunch, of one row, one after the other. Where few vecs hold a maximum, a branch costs less than the
 // count; where there are few vecs it is seldom foreseen.
 const int many_vecs = 16;
 template <class T, class Which, int U>
-INLINE void collect_in_turn(Sums<T>& a, vec<T, U> e, vec<T, U> x, const Shared<T>& s, Which which, bool many) {
+INLINE void collect_in_turn(Sums<T>& a, Term<T, U> e, vec<T, U> x, const Shared<T>& s, Which which, bool many) {
     for (int k = 0; k < U; k++) {
-        if (std::is_same<Which, Others>::value && many && !any(equal(part(x, k), s.max))) collect(a, part(e, k), part(x, k), s, All{});
+        if (std::is_same<Which, Others>::value && many && !any(equal(part(x, k), s.max))) add_other(a, value(part(e, k)));
         else collect(a, part(e, k), part(x, k), s, which);
     }
 }
@@ -272,8 +283,9 @@ template <class T, class Which> constexpr int exp_vecs(T, Which) {
 template <class T, class How, class Which>
 INLINE void collect_some(Sums<T>& a, const T* x, T* e, ptrdiff_t left, const Shared<T>& s, How how, Which which, bool many) {
     constexpr int U = exp_vecs(T(), Which());
-    const vec<T, U> v = load_some<U>(x, left, -std::numeric_limits<T>::infinity()), w = shifted_exp(v, s, how);
-    if (e) store(e, w, left);
+    const vec<T, U> v = load_some<U>(x, left, -std::numeric_limits<T>::infinity());
+    const Term<T, U> w = shifted_term(v, s, how);
+    if (e) store(e, value(w), left);
     collect_in_turn(a, w, v, s, which, many);
 }
 // The maximum of the next `left` elements at x, at most so many vecs, lane by lane.
@@ -282,16 +294,14 @@ template <class T> INLINE void max_some(vec<T>& top, const T* x, ptrdiff_t left,
     const T low = -std::numeric_limits<T>::infinity();
     for (int k = 0; k < vecs; k++) top = larger(load(x + k * lanes, left - k * lanes, low), top);
 }
-template <class T, int U> INLINE void finish(Sums<T, U>& a) {
-    const pair<T, U> p = two_sum(a.hi - fill<U>(start_of_sum<T>()), a.lo);
+// `full`: a block, which others may follow, lest lo grow with their number.
+template <class T, class Which, int U> INLINE void finish(Sums<T, U>& a, Which, bool full) {
+    if (std::is_same<Which, Others>::value) return;
+    a.hi = a.hi - fill<U>(start_of_sum<T>());
+    if (!full) return;
+    const pair<T, U> p = two_sum(a.hi, a.lo);
     a.hi = p.hi;
     a.lo = p.lo;
-}
-// The sum of one term a lane: what begin, collect, finish give, and shorter.
-template <class T, class Which, int U>
-INLINE void collect_one(Sums<T, U>& a, vec<T, U> e, vec<T, U> x, const Shared<T>& s, Which which) {
-    a.lo = a.ties = fill<U>(T(0));
-    a.hi = select(a, e, x, s, which);
 }
 template <class T, int U> INLINE void take_apart(const Sums<T, U>& a, Sums<T>* parts) {
     for (int k = 0; k < U; k++) {
@@ -385,13 +395,13 @@ template <class T, int U> INLINE vec<T, U> one_nan(vec<T, U> a, vec<T, U> like) 
     return choose(equal(like, like), a, fill<U>(std::numeric_limits<T>::quiet_NaN()));
 }
 
-// 1 / sum of All, in two parts; `empty` (0 or NaN) in an empty row. The maximum's own rounding is taken out of the sum.
+// 1 / sum of All, in two parts; `empty` (0 or NaN) in an empty row.
 template <class T> INLINE pair<T> reciprocal(const Sums<T>& a, const Shift<T>& s, T empty) {
     const vec<T> one = fill(T(1));
-    const pair<T> t = two_sum(a.hi, s.e_max_lo);
+    const pair<T> t = two_sum(a.hi, a.lo);
     const vec<T> q = one / t.hi;
     const pair<T> p = two_product(q, t.hi);
-    const vec<T> rest = sub_mul((one - p.hi) - p.lo, q, t.lo + a.lo);
+    const vec<T> rest = sub_mul((one - p.hi) - p.lo, q, t.lo);
     const pair<T> r = fast_two_sum(q, rest * q);  // q in place of 1 / sum: the correction need not be as exact
     return {choose(s.empty, fill(empty), r.hi), choose(s.empty, fill(T(0)), r.lo)};
 }
@@ -442,8 +452,7 @@ template <class T> INLINE pair<T> log1p(pair<T> q) {
 
 // log sum_j e^(z_j - z_max) = log1p((ties - 1) + Others / e_max): all terms are positive, nothing cancels.
 template <class T> APART pair<T> log_of_sum(const Sums<T>& a, const Shift<T>& s) {
-    const pair<T> others = fast_two_sum(a.hi, a.lo);
-    const pair<T> q = quotient(others, {s.e_max, s.e_max_lo});
+    const pair<T> q = quotient(fast_two_sum(a.hi, a.lo), {s.e_max, s.e_max_lo});
     const pair<T> t = two_sum(a.ties - fill(T(1)), q.hi);
     return log1p(pair<T>{t.hi, t.lo + q.lo});
 }

@@ -125,30 +125,35 @@ INLINE void fetch(const Ahead& a, ptrdiff_t j, int count) {
     }
 }
 
-// The sums of the exponentials in the tile at e, of the logits in the tile at x; `i` and `step`: of the classes i,
-// i + step, ... alone. The order is that of a row by itself: what one lane of it would add up, and then as `fold` does.
+// The sums of the terms in the tiles at scale and p, of the logits in the tile at x; the exponentials go to e, unless that
+// is null. `i` and `step`: of the classes i, i + step, ... alone. The order is that of a row by itself: what one lane of it
+// would add up, and then as `fold` does.
 template <class T, class Which, int i = 0, int step = 1> struct TileSum {
-    static INLINE void sum(const T* e, const T* x, ptrdiff_t n, const Shared<T>& s, Which which, Sums<T>& a) {
+    static INLINE void sum(const T* scale, const T* p, const T* x, T* e, ptrdiff_t n, const Shared<T>& s, Which which, Sums<T>& a) {
         const int lanes = vec<T>::lanes;
         if constexpr (step < lanes) {
-            TileSum<T, Which, i, 2 * step>::sum(e, x, n, s, which, a);
+            TileSum<T, Which, i, 2 * step>::sum(scale, p, x, e, n, s, which, a);
             if (i + step < n) {
                 Sums<T> b;
-                TileSum<T, Which, i + step, 2 * step>::sum(e, x, n, s, which, b);
+                TileSum<T, Which, i + step, 2 * step>::sum(scale, p, x, e, n, s, which, b);
                 merge(a, b, which);
             }
-        } else if (i + step >= n) {
-            collect_one(a, load(e + i * lanes, lanes, T(0)), load(x + i * lanes, lanes, T(0)), s, which);
         } else {
-            begin(a);
-            for (ptrdiff_t j = i; j < n; j += step)
-                collect(a, load(e + j * lanes, lanes, T(0)), load(x + j * lanes, lanes, T(0)), s, which);
-            finish(a);
+            begin(a, which);
+            ptrdiff_t j = i;
+            do {
+                const Term<T> term = {load(scale + j * lanes, lanes, T(0)), load(p + j * lanes, lanes, T(0))};
+                const vec<T> own = std::is_same<Which, All>::value ? term.p : load(x + j * lanes, lanes, T(0));
+                if (e) store(e + j * lanes, value(term), lanes);
+                collect(a, term, own, s, which);
+                j += step;
+            } while (j < n);
+            finish(a, which, false);
         }
     }
 };
 template <class T, class Which>
-APART void sum_of_tile(const T* e, const T* x, ptrdiff_t n, const Shared<T>& s, Which which, Sums<T>& a) {
-    TileSum<T, Which>::sum(e, x, n, s, which, a);
+APART void sum_of_tile(const T* scale, const T* p, const T* x, T* e, ptrdiff_t n, const Shared<T>& s, Which which, Sums<T>& a) {
+    TileSum<T, Which>::sum(scale, p, x, e, n, s, which, a);
 }
 }}  // namespace
