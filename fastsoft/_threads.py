@@ -170,6 +170,7 @@ def _before_fork() -> None:
     """End the workers: a child that found them gone would wait for them for good (pytorch#17199)."""
     global _paused
     _paused = _machine.openmp() == 0 or _machine.pause_openmp()
+    kernels.before_fork()
 
 
 def _after_fork_in_child() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import numpy as np
+import pytest
+from helpers import python
 
 import fastsoft
-from fastsoft import _memory, _validate
+from fastsoft import _machine, _memory, _validate
 
 SHAPE = (_validate.LARGE // 8 + 5,)
 
@@ -93,3 +96,133 @@ def test_results_that_are_not_small_begin_at_a_line() -> None:
         y.resize((3, x.shape[1]), refcheck=False)
         assert (y == kept[:3]).all()
     assert np._core.multiarray.get_handler_name(np.zeros(x.shape)) == "default_allocator"
+
+
+# ---- where there is no more ----
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: a limit on memory needs Linux")
+LIMITED = """
+import os, resource, zlib
+import numpy as np
+import fastsoft
+from fastsoft._dispatch import kernels
+from fastsoft.reference import OPS
+
+small = np.random.default_rng(0).normal(0, 5, (400, 2000)).astype("float32")
+long, wide = small.reshape(1, -1), np.ascontiguousarray(small[:, :40])
+logits = np.zeros((1 << 15, 16), np.float32)
+matrices = np.empty((*logits.shape, 16), np.float32)
+results = np.empty_like(small), np.empty(1, np.float32), np.empty((400, 40, 40), np.float32)
+allocator = np._core.multiarray.get_handler_name
+
+def compute(threads):  # with little memory
+    for y in results:
+        y.fill(0)
+    fastsoft.softmax(small, out=results[0], num_threads=threads)
+    fastsoft.logsumexp(long, out=results[1], num_threads=threads)
+    fastsoft.softmax_jacobian(wide, out=results[2], num_threads=threads)
+    return [zlib.crc32(y) for y in results]
+
+want = compute(1)
+
+def limit(room):  # in bytes, beyond what the process has now
+    pages = int(open("/proc/self/statm").read().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + room, resource.RLIM_INFINITY))
+
+def unlimit():
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+def refused(function, *arguments, **options):
+    try:
+        function(*arguments, **options)
+    except MemoryError as error:
+        return str(error)
+    raise AssertionError(f"{function.__name__} had enough")
+"""
+
+
+def limited(code: str) -> None:
+    """Run a program that limits its memory. Nothing is in reserve: blocks of 64 KB or more are mapped one by one."""
+    reserve = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+    done = python(LIMITED + code + "\nprint('ended')", timeout=100, **reserve)
+    assert (done.returncode, done.stdout) == (0, "ended\n"), done.stdout + done.stderr
+
+
+@linux
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_memory_for_results(threads: int) -> None:
+    """MemoryError, for huge results and for ordinary ones, and then the process computes on."""
+    limited(f"""
+assert compute({threads}) == want
+def refuse(op, rows, n):
+    arguments = [np.broadcast_to(a, (rows, *a.shape[1:])) for a in op.arguments(np.zeros((1, n), np.float32))]
+    refused(getattr(fastsoft, op.name), *arguments, num_threads={threads})
+    assert allocator(np.zeros(100000)) == "default_allocator"
+limit(64 << 20)
+for op in OPS:
+    refuse(op, *(((1 << 25, 1), (1 << 15, 1 << 10), (1, 1 << 13))[op.classes]))
+    assert compute({threads}) == want
+limit(1 << 20)
+for op in OPS:
+    refuse(op, *(((1 << 20, 1), (1 << 20, 2), (1 << 13, 16))[op.classes]))
+refused(fastsoft.softmax, small)  # the short way
+refused(fastsoft.softmax_vjp, small, small)
+assert allocator(np.zeros(100000)) == "default_allocator"
+limit(64 << 20)
+assert compute({threads}) == want
+""")
+
+
+@linux
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_no_memory_for_scratch(threads: int) -> None:
+    """Likewise for what a call needs while it runs: a row in the type that is computed in, on each thread."""
+    limited(f"""
+assert compute({threads}) == want
+x, t = np.broadcast_to(np.float16(0), (2, 1 << 28)), np.zeros(2, int)
+limit(64 << 20)
+for call in (fastsoft.logsumexp, x), (fastsoft.softmax_cross_entropy, x, t):
+    for _ in range(2):
+        assert "scratch rows of 268435456 classes" in refused(*call, num_threads={threads})
+    assert compute({threads}) == want
+limit(1 << 20)
+for _ in range(2):
+    what = refused(fastsoft.softmax_jacobian, logits, out=matrices, num_threads={threads})
+    assert "probabilities of 32768 rows of 16 classes" in what
+limit(64 << 20)
+assert compute({threads}) == want
+fastsoft.softmax_jacobian(logits, out=matrices, num_threads={threads})
+""")
+
+
+@linux
+@pytest.mark.parametrize("room", ["2 << 20", "20 << 20", "40 << 20"])
+def test_no_memory_for_threads(room: str) -> None:
+    """Where the system gives no threads, or fewer, the call does with those there are."""
+    if not _machine.openmp():
+        pytest.skip("NOT TESTED: built without threads")
+    limited(f"""
+limit({room})
+for threads in (2, 4, 30, 3):
+    kernels.after_fork()
+    assert compute(threads) == want, threads
+unlimit()
+assert compute(4) == want
+kernels.after_fork()  # were workers late, this call would be on one thread
+fastsoft.softmax(small, num_threads=4)
+assert len(os.listdir("/proc/self/task")) >= 4
+""")
+
+
+@linux
+def test_kept_memory_goes_where_there_is_no_other() -> None:
+    """What is kept for the next result is given up for one that it is too small for."""
+    limited("""
+x, more = np.zeros((50_000, 1000), np.float32), np.zeros((55_000, 1000), np.float32)
+kept = fastsoft.softmax(x)  # 200 MB
+limit(100 << 20)
+refused(fastsoft.softmax, x)
+del kept
+y = fastsoft.softmax(more)
+assert y[0, 0] == y[-1, -1] == np.float32(0.001)
+""")

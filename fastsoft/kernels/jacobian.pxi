@@ -76,6 +76,8 @@ cdef void fill_all(
     cdef Py_ssize_t k, total = count * n, shares
     if total * n * <Py_ssize_t> sizeof(element) < 2 * SERIAL or (threads > 1 and crowded()):
         threads = 1
+    if threads > 1:
+        threads = fs_startable(threads)
     shares = min(total, SHARES * threads) if threads > 1 else 1
     if threads == 1:
         fill_part(rows, n, 0, total, c, out, stream_it)

@@ -192,6 +192,11 @@ def round_to(cnp.ndarray x not None, cnp.ndarray out not None):
     leave(state)
 
 
+def before_fork():
+    """Count on no workers: they are put away."""
+    fs_forget_team()
+
+
 def after_fork():
     """Forget the calls that ran in the parent's other threads, and its late workers: they are not here."""
     active.store(0)

@@ -6,6 +6,39 @@ cdef enum:
     SHARES = 4  # for each thread, each half of what is left: of one that comes late the others can take over
     WHOLE = 131072  # bytes for each thread up to which they stay one
 
+# Where the system gives no more threads, by a limit on processes or for lack of memory for their stacks, OpenMP ends
+# the process. Those that it would start are therefore tried first.
+cdef extern from *:
+    """
+    #if defined(_OPENMP)
+      #include <pthread.h>
+      static thread_local int fs_team = 1;  /* threads of the last region here, which wait for the next */
+      static void *fs_try(void *left) {  /* each starts the next and waits for it: all are there at once */
+          pthread_t next;
+          if (*(int *)left > 0) {
+              --*(int *)left;
+              if (pthread_create(&next, 0, fs_try, left)) ++*(int *)left;
+              else pthread_join(next, 0);
+          }
+          return 0;
+      }
+      static inline int fs_startable(int threads) {
+          int left = threads - fs_team;
+          if (left > 0) {
+              fs_try(&left);
+              threads -= left;
+          }
+          return fs_team = threads;
+      }
+      static void fs_forget_team(void) { fs_team = 1; }
+    #else
+      static int fs_startable(int threads) { return threads; }
+      static void fs_forget_team(void) {}
+    #endif
+    """
+    int fs_startable(int threads) noexcept nogil  # how many of them there can be in a region that follows
+    void fs_forget_team()
+
 # A worker whose core is taken by another process comes when the scheduler lets it, milliseconds late, and OpenMP
 # waits for it. A region that took far too long therefore keeps the calls of a while on one thread: of a short one,
 # for it may have been chance, and four times as long where it happens again soon after.
@@ -131,6 +164,8 @@ cdef int run_all(
         if memory == NULL:
             return -1
     scratch = memory + (-<uintptr_t> memory) % REGISTER
+    if threads > 1:
+        threads = team.threads = fs_startable(threads)  # once all memory has been taken
     begun = now() if threads > 1 else 0
     if split:
         team.parts = scratch + size - 6 * REGISTER * team.blocks
