@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from helpers import (
     logits,
     python,
     softmax_family,
+    some_operations,
     within_reach,
 )
 
@@ -272,7 +274,7 @@ def test_ten_python_threads(op: Operation, isa: str) -> None:
 
 
 def test_many_small_calls() -> None:
-    """Thousands of small calls from eight threads, while another sets the number of threads."""
+    """Thousands of small calls from each of 32 threads, while another sets the number of threads."""
     x = logits((8, 20), "float32")
     arguments = [(op, op.arguments(x), op.arguments(x.T, 0)) for op in OPS]
     wanted = [(given(op, *rows), given(op, *columns, axis=0)) for op, rows, columns in arguments]
@@ -280,7 +282,7 @@ def test_many_small_calls() -> None:
 
     def calls(_: int) -> int:
         wrong = 0
-        for _ in range(300):
+        for _ in range(75):
             for (op, rows, columns), (want, turned) in zip(arguments, wanted, strict=True):
                 wrong += given(op, *rows).tobytes() != want.tobytes()
                 wrong += given(op, *columns, axis=0).tobytes() != turned.tobytes()
@@ -293,10 +295,10 @@ def test_many_small_calls() -> None:
             fastsoft.set_num_threads(1)
             fastsoft.set_num_threads(4)
 
-    with ThreadPoolExecutor(9) as pool:
+    with ThreadPoolExecutor(33) as pool:
         setter = pool.submit(settings)
         try:
-            assert sum(pool.map(calls, range(8), timeout=120)) == 0
+            assert sum(pool.map(calls, range(32), timeout=120)) == 0
         finally:
             stop.set()
         setter.result(60)
@@ -341,6 +343,105 @@ def test_signals_come_through(kind: str) -> None:
     assert_same_bits(fastsoft.logsumexp(x[:2, :2]), fastsoft.logsumexp(np.zeros((2, 2), np.float32)))
 
 
+INTERRUPT = """
+import os, signal, sys, threading, time
+import numpy as np
+import fastsoft
+signal.signal(signal.SIGINT, signal.default_int_handler)
+rows, n = 1 << 24, 1 << 16  # hours of work
+x, labels = np.broadcast_to(np.float32(0), (rows, n)), np.broadcast_to(np.int64(0), rows)
+out = np.full(rows, 9, np.float32)
+small = np.random.default_rng(0).normal(0, 5, (400, 2000)).astype("float32")
+want = fastsoft.softmax(small, num_threads=1)
+main = threading.get_ident()
+
+def interrupt():  # once it computes
+    while "fastsoft" not in os.path.dirname(sys._current_frames()[main].f_code.co_filename):
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGINT)
+
+def computes():
+    return all((fastsoft.softmax(small, num_threads=k) == want).all() for k in (1, 2, 3))
+
+for _ in range(2):
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        CALL
+    except KeyboardInterrupt:
+        thread.join()
+        assert computes()
+        thread = threading.Thread(target=lambda: print("interrupted", computes()))
+        thread.start()
+        thread.join()
+print((out == 9).any())
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="NOT TESTED: needs signals")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    "call", ["logsumexp(x, out=out", "logsumexp(x.T, 0, out=out", "softmax_cross_entropy(x, labels, out=out"]
+)
+def test_keyboard_interrupt(call: str, threads: int) -> None:
+    """KeyboardInterrupt comes long before the work is complete, and the process computes on, in threads too."""
+    done = python(INTERRUPT.replace("CALL", f"fastsoft.{call}, num_threads={threads})"))
+    assert done.stdout.split() == ["interrupted", "True"] * 2 + ["True"], done.stderr
+
+
+@every_operation
+def test_long_work_is_done_in_pieces(op: Operation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every operation comes back to Python, which sees to signals, after a limited number of numbers."""
+    x = logits(within_reach(op, (300, 64)), "float32")
+    size = x.shape[1] ** max(op.classes, 1)
+    starts = {"apply": 9, "derive": 8, "jacobian": 6}  # which argument is the first row, and the next the last
+    runs: list[int] = []
+
+    class Spy:
+        def __init__(self, kernels: Any) -> None:
+            self.kernels = kernels
+
+        def __getattr__(self, name: str) -> Any:
+            def call(*arguments: Any, **options: Any) -> Any:
+                k = starts[name]
+                runs.append(arguments[k + 1] - arguments[k])
+                return getattr(self.kernels, name)(*arguments, **options)
+
+            return call if name in starts else getattr(self.kernels, name)
+
+    monkeypatch.setattr("fastsoft._run.PIECE", 10 * size)
+    for module in (fastsoft.api, fastsoft.derivatives, fastsoft.losses):
+        monkeypatch.setattr(module, "kernels", Spy(module.kernels))
+    function(op)(x, num_threads=2)
+    assert 0 < max(runs) <= 10
+    assert sum(runs) >= len(x)
+
+
+def test_busy_machine() -> None:
+    """More threads than cores, and other processes on all of these: no hang, and the same bits."""
+    threads = 4 * (os.cpu_count() or 1)
+    code = f"""
+from fastsoft._dispatch import kernels
+long = x.reshape(1, -1)
+for k in range(15):
+    for threads in ({threads}, {threads} - 1, 2):
+        kernels.after_fork()  # were workers late, this call would be on one thread
+        assert fastsoft.softmax(x, num_threads=threads).tobytes() == want[0].tobytes()
+        kernels.after_fork()
+        assert fastsoft.logsumexp(long, num_threads=threads).tobytes() == want[1].tobytes()
+print("right")
+"""
+    burn = [sys.executable, "-c", "while True: pass"]
+    burners = [subprocess.Popen(burn) for _ in range(min(2 * (os.cpu_count() or 1), 16))]
+    try:
+        done = python(SETUP + code, timeout=100)
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+    assert done.stdout.strip() == "right", done.stderr
+
+
 # ---- fork ----
 
 SETUP = """
@@ -357,14 +458,7 @@ def right():
     got = fastsoft.softmax(x), fastsoft.logsumexp(long)
     return all(a.tobytes() == b.tobytes() for a, b in zip(got, want))
 
-def child(work):  # the exit status of a child, 99 where it hangs
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            code = 0 if work() else 2
-        finally:
-            os._exit(code)
+def end_of(pid):  # the exit status of a child, 99 where it hangs
     for _ in range(300):
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
@@ -373,6 +467,16 @@ def child(work):  # the exit status of a child, 99 where it hangs
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     return 99
+
+def child(work):  # likewise, of one that works
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if work() else 2
+        finally:
+            os._exit(code)
+    return end_of(pid)
 """
 
 
@@ -401,6 +505,16 @@ def child(work):  # the exit status of a child, 99 where it hangs
             "t = threading.Thread(target=run, daemon=True); t.start(); time.sleep(0.2)\n"
             "print(max(child(right) for _ in range(5))); stop.set(); t.join(100); assert right()",
             id="while another thread computes",
+        ),
+        pytest.param(
+            "import threading\n"
+            "results = []\n"
+            "def run(): right(); ready.set(); results.append(max(child(right) for _ in range(5)))\n"
+            "ready, t = threading.Event(), threading.Thread(target=run)\n"
+            "t.start(); ready.wait(100)\n"
+            "while t.is_alive(): right()\n"
+            "t.join(100); print(results[0]); assert right()",
+            id="from another thread while the first computes",
         ),
     ],
 )
@@ -438,21 +552,66 @@ print(child(work), fastsoft.get_num_threads())
     assert done.stdout.split() == ["0", "3"], done.stderr
 
 
-@forks
-def test_pool_of_forked_processes() -> None:
-    """A multiprocessing pool started by fork after a parallel call."""
-    if "fork" not in multiprocessing.get_all_start_methods():
-        pytest.skip("NOT TESTED: multiprocessing does not fork here")
-    code = """
-import multiprocessing
-def row(k): return fastsoft.softmax(x[k:] if k else x)[0].tobytes()
-assert right()
-with multiprocessing.get_context("fork").Pool(3) as pool:
-    rows = pool.map_async(row, range(0, 30)).get(60)
-print(rows == [a.tobytes() for a in want[0][:30]] and right())
+SERVER = """
+import threading
+assert right()  # the parent warms up
+
+def serve():  # two requests side by side, and then a worker's usual end
+    answers = []
+    requests = [threading.Thread(target=lambda: answers.append(right())) for _ in range(2)]
+    for t in requests: t.start()
+    for t in requests: t.join()
+    sys.exit(0 if answers == [True, True] and right() else 2)
+
+def worker():
+    sys.stdout.flush()
+    return os.fork() or serve()
+
+workers, ends = [worker() for _ in range(4)], []
+while workers and 99 not in ends:
+    ends.append(right() - 1 or end_of(workers.pop(0)))  # the parent computes as well
+    if len(ends) <= 4:
+        workers.append(worker())  # in place of the one that has ended
+for pid in workers:
+    os.kill(pid, signal.SIGKILL)
+print(*ends)
 """
-    done = python(SETUP + code, timeout=100)
-    assert done.stdout.strip() == "True", done.stdout + done.stderr
+
+
+@forks
+def test_server_that_forks_workers() -> None:
+    """As gunicorn does: a parent that has computed forks workers, which all compute in parallel, and end well."""
+    done = python(SETUP + SERVER, timeout=100)
+    assert done.stdout.split() == ["0"] * 8, f"99 is a worker that hangs\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_pool_of_processes(method: str, tmp_path: Path) -> None:
+    """A multiprocessing pool; what forks its workers, the parent or a server, has computed in parallel before."""
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"NOT TESTED: multiprocessing knows no {method} here")
+    (tmp_path / "warm.py").write_text(
+        """
+import os
+import numpy as np
+import fastsoft
+x = np.random.default_rng(0).normal(0, 5, (400, 2000)).astype("float32")
+def compute(k): return fastsoft.softmax(x[k:], num_threads=2).tobytes()
+pid, first = os.getpid(), compute(0)
+def work(k): return compute(k), compute(0) == first, os.getpid() != pid
+"""
+    )
+    code = f"""
+import multiprocessing, fastsoft, warm
+multiprocessing.set_forkserver_preload(["warm"])
+with multiprocessing.get_context("{method}").Pool(3) as pool:
+    answers = pool.map_async(warm.work, range(30), 1).get(60)
+assert [a for a, _, _ in answers] == [warm.compute(k) for k in range(30)]
+print({{rest for _, *rest in map(tuple, answers) for rest in [tuple(rest)]}})
+"""
+    path = os.pathsep.join([str(tmp_path), str(Path(fastsoft.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = python(code, timeout=100, PYTHONPATH=path)
+    assert done.stdout.strip() == str({(True, method != "spawn")}), done.stdout + done.stderr
 
 
 # ---- floating-point control ----
@@ -472,6 +631,16 @@ unsigned long upwards(void) { return 1ul << 22; }
 #else
 #error "the control register of this machine is not known here"
 #endif
+void set_states(unsigned long s) {
+#pragma omp parallel num_threads(2)
+  set_state(s);
+}
+unsigned long states(void) {  /* what is set in all threads */
+  unsigned long all = ~0ul;
+#pragma omp parallel num_threads(2) reduction(&:all)
+  all &= state();
+  return all;
+}
 """
 
 
@@ -483,14 +652,14 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
         pytest.skip("NOT TESTED: there is no C compiler to reach the floating-point control register with")
     folder = tmp_path_factory.mktemp("control")
     (folder / "state.c").write_text(STATE)
-    command = [compiler, "-O1", "-shared", "-fPIC", "-o", "state.so", "state.c"]
+    command = [compiler, "-O1", "-fopenmp", "-shared", "-fPIC", "-o", "state.so", "state.c"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
         pytest.skip(f"NOT TESTED on {platform.machine()}: {done.stderr.strip()}")
     library = ctypes.CDLL(str(folder / "state.so"))
-    for name in ("state", "flush", "upwards"):
+    for name in ("state", "states", "flush", "upwards"):
         getattr(library, name).restype = ctypes.c_ulong
-    library.set_state.argtypes = [ctypes.c_ulong]
+    library.set_state.argtypes = library.set_states.argtypes = [ctypes.c_ulong]
     return library
 
 
@@ -535,6 +704,37 @@ def test_floating_point_control(op: Operation, isa: str, control: ctypes.CDLL, c
     assert states[0] & getattr(control, change)()
     for k, got in enumerate(results):
         assert_same_bits(got, wanted[k // 2])
+
+
+@some_operations
+@pytest.mark.parametrize("where", ["the caller", "the workers", "both"])
+def test_floating_point_control_after_the_start(op: Operation, isa: str, control: ctypes.CDLL, where: str) -> None:
+    """Flush-to-zero that another library sets once there are workers, in these or in the caller, changes no result."""
+    shape = within_reach(op, PARALLEL)
+    x = np.broadcast_to(np.linspace(0, -100, shape[1], dtype="float32"), shape).copy()  # subnormal results, too
+    arguments = op.arguments(x)
+    want = given(op, *arguments, num_threads=1)
+    results, kept = [], []
+
+    def compute() -> None:
+        before = control.state()
+        results.append(given(op, *arguments, num_threads=2))
+        flushing = before | control.flush()
+        if where != "the caller":
+            control.set_states(flushing)
+        control.set_state(before if where == "the workers" else flushing)
+        fastsoft.api.kernels.after_fork()  # were workers late, the next call would be on one thread
+        results.append(given(op, *arguments, num_threads=2))
+        kept.append(control.state() & ~STATUS == (before if where == "the workers" else flushing) & ~STATUS)
+        control.set_state(flushing)
+        kept.append(where == "the caller" or control.states() & control.flush() == control.flush())
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    thread.join(60)
+    assert kept == [True, True]
+    for got in results:
+        assert_same_bits(got, want)
 
 
 def test_import_leaves_the_control_register(control: ctypes.CDLL) -> None:
