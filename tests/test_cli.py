@@ -562,6 +562,52 @@ main(["softmax", "in.npy", "out.npy"])
 
 
 @posix
+@pytest.mark.parametrize("force", [False, True])
+def test_kill_at_every_line(force: bool, start: Start) -> None:
+    """SIGKILL before any line: the output is absent, or what it was with --force; or else complete."""
+    save(logits(30, 10))
+    assert main(["softmax", "in.npy", "whole.npy"]) == 0
+    Path("old.npy").write_text("mine")
+    code = f"""
+import os, shutil, signal, sys
+from fastsoft import _stream
+from fastsoft.__main__ import main
+_stream.BLOCK = 400
+states = {{open(name, "rb").read(): name for name in ("whole.npy", "old.npy")}}
+
+def run(line):  # in a child that does not reach this line
+    lines = 0
+    def trace(frame, event, _):
+        nonlocal lines
+        if frame.f_code.co_filename != _stream.__file__:
+            return None
+        lines += event == "line"
+        if lines == line:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+    sys.settrace(trace)
+    os._exit(main(["softmax", "in.npy", "out.npy"] + ["--force"] * {force}))
+
+found, status = [], -signal.SIGKILL
+while status == -signal.SIGKILL:
+    if {force}:
+        shutil.copy("old.npy", "out.npy")
+    pid = os.fork() or run(len(found) + 1)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    found.append(states[open("out.npy", "rb").read()] if os.path.exists("out.npy") else "absent")
+    if os.path.exists("out.npy"):
+        os.unlink("out.npy")
+print(status, *found)
+"""
+    out, err = start(code).communicate()
+    status, *found = out.split()
+    assert status == "0" and err == ""
+    complete = found.index("whole.npy")
+    assert complete > 50 and len(found) > complete + 1
+    assert set(found[:complete]) == {"old.npy" if force else "absent"} and set(found[complete:]) == {"whole.npy"}
+
+
+@posix
 def test_signal_handlers_are_put_back() -> None:
     numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
     defaults: tuple[Any, ...] = signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL
