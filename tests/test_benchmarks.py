@@ -94,9 +94,9 @@ def test_multiplications_are_those_of_the_header(roofline: Any) -> None:
     lists = re.findall(r"(float exp_quarter|double exp_q)\[\] = \{([^}]*)\}", source)
     counted = {{"f": "float32", "d": "float64"}[name[0]]: 6 + numbers.count(",") for name, numbers in lists}
     assert counted == roofline.MULTIPLICATIONS
-    body = source[source.index("vec<T, U> exp_shifted(") :]
-    first, _, rest = body.partition("if constexpr (!has_fma)")
-    with_fma = first + rest[rest.index("vec<T, U> r = ") :].partition("} else {")[0]
+    value = source[source.index("vec<T, U> value(") :].partition("}")[0]
+    first, _, rest = source[source.index("Term<T, U> exp_shifted(") :].partition("if constexpr (!has_fma)")
+    with_fma = value + first + rest[rest.index("vec<T, U> r = ") :].partition("else return")[0]
     assert len(re.findall(r"mul_add|mul_sub|sub_mul|r \* r", with_fma)) == 6  # besides those in the polynomial
 
 

@@ -87,7 +87,7 @@ def changed(rng: np.random.Generator, a: Array) -> Array:
         scale = a * rng.uniform(0.5, 2, (count, 1))
         other = np.take_along_axis(a, rng.integers(0, n, a.shape), 1)  # ties
         another = a[rng.permutation(count)]
-        new = np.select([kind == 0, kind == 1, kind == 2, kind == 3, kind == 4], [ulps, noise, offset, scale, other], another)
+        new = np.select([kind == k for k in range(5)], [ulps, noise, offset, scale, other], another)
         new = np.where(places | (kind == 2) | (kind == 3), new, a).astype(a.dtype)
     return np.where(np.isfinite(new), new, a)
 
@@ -129,7 +129,7 @@ def search(op: Operation, dtype: str, seconds: float, seed: int) -> tuple[float,
 
 
 def encoded(a: Array) -> list[Any]:
-    return [value.hex() if isinstance(value, float) else value for value in a.astype(np.float64 if a.dtype.kind == "f" else a.dtype).tolist()]
+    return a.tolist() if a.dtype.kind == "i" else [float(value).hex() for value in a]
 
 
 def decoded(values: list[Any], dtype: str) -> Array:

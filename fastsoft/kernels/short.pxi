@@ -8,23 +8,24 @@ cdef inline bint goes_short(Kind kind) noexcept nogil:
 cdef inline bint tile_products(
     const floating* e, const floating* v, Py_ssize_t n, vec[floating] middle, Sums[floating]* total
 ) noexcept nogil:
-    """Sum of e (v - middle): n is at most a run's classes; false where it asks for a scale"""
-    cdef Py_ssize_t i, j, lanes = REGISTER // sizeof(floating), parts = min(n, lanes)
+    """Sum of e (v - middle), in runs as in a row by itself; false where it asks for a scale"""
+    cdef Py_ssize_t i, j, start, lanes = REGISTER // sizeof(floating), parts = min(n, lanes), step = run_length * lanes
     cdef floating zero = 0
     cdef vec[floating] run, w
     cdef Sums[floating] part[16]
     cdef All all_terms
     for i in range(parts):
-        run = fill(zero)
-        for j from i <= j < n by lanes:
-            w = load(v + j * lanes, lanes, zero)
-            if not has_fma and not all_moderate(w):
-                return False
-            add_products(run, load(e + j * lanes, lanes, zero), w - middle)
-        if not all_moderate(run):
-            return False
         begin_runs(part[i])
-        end_run(part[i], run)
+        for start from i <= start < n by step:
+            run = fill(zero)
+            for j from start <= j < min(n, start + step) by lanes:
+                w = load(v + j * lanes, lanes, zero)
+                if not has_fma and not all_moderate(w):
+                    return False
+                add_products(run, load(e + j * lanes, lanes, zero), w - middle)
+            end_run(part[i], run)
+        if not all_moderate(part[i].hi):
+            return False
     fold_parts(part, parts, all_terms)
     total[0] = part[0]
     return True
