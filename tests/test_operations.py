@@ -147,6 +147,15 @@ def test_dominant_class(op: Operation, isa: str, dtype: str) -> None:
     assert_accurate(op, function(op)(flat), flat)
 
 
+@at_any_length
+@pytest.mark.parametrize("dtype", WORK)
+def test_many_classes_far_behind(op: Operation, isa: str, dtype: str) -> None:
+    """Equal ones, each far below the last digit of the largest: what their sum loses would all go the same way."""
+    x = np.full((12, 8192), -0.3, dtype)
+    x[:, 0] = np.linspace(10, 60 if dtype == "float32" else 500, len(x))
+    assert_accurate(op, function(op)(x), x)
+
+
 @every_operation
 @pytest.mark.parametrize("dtype", WORK)
 def test_many_short_rows(op: Operation, isa: str, dtype: str) -> None:
