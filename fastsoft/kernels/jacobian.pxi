@@ -3,6 +3,7 @@
 cdef enum:
     FILL = 16384  # bytes that are made in one go, in the first-level cache
     FILL_STREAM = 33554432  # bytes of result from which it is written past the caches
+    FILL_SHARES = 8  # for each thread, so that of one that comes late the others can take over
     ROWS_AT_ONCE = 1048576  # numbers that are kept of sigma and the diagonal
 
 
@@ -78,10 +79,10 @@ cdef void fill_all(
         threads = 1
     if threads > 1:
         threads = fs_startable(threads)
-    shares = min(total, SHARES * threads) if threads > 1 else 1
     if threads == 1:
         fill_part(rows, n, 0, total, c, out, stream_it)
         return
+    shares = min(total, FILL_SHARES * threads)
     for k in prange(shares, schedule="dynamic", chunksize=1, num_threads=threads):
         fill_part(rows, n, total * k // shares, total * (k + 1) // shares, c, out, stream_it)
 

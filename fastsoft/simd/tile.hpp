@@ -141,8 +141,9 @@ template <class T, class Which, int i = 0, int step = 1> struct TileSum {
         } else {
             begin(a, which);
             ptrdiff_t j = i;
-            do {
+            do {  // a test before the first class would cost short rows 3 %
                 const Term<T> term = {load(scale + j * lanes, lanes, T(0)), load(p + j * lanes, lanes, T(0))};
+                // of All the logits are not asked for, and e may lie where they were
                 const vec<T> own = std::is_same<Which, All>::value ? term.p : load(x + j * lanes, lanes, T(0));
                 if (e) store(e + j * lanes, value(term), lanes);
                 collect(a, term, own, s, which);
