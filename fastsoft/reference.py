@@ -346,20 +346,27 @@ def largest(dtype: Any) -> Array:
     return np.ldexp(2 - np.ldexp(np.longdouble(1), 1 - bits), 1 - smallest)
 
 
-def errors(op: Operation, got: Any, arguments: tuple[Array, ...], axis: int = -1, **options: Any) -> Array:
-    """The error of each entry of `got` = op(*arguments) in ULP; infinite where one side is not finite alone.
+def distance(got: Array, want: Array, unit: Array) -> Array:
+    """abs(got - want) in `unit`, in the type of `want`; infinite where one side is not finite alone.
 
-    Of two results the second, the gradient, counts. A result beyond the largest number may be infinite.
+    What is beyond the largest number of the type of `got` may be infinite.
+    """
+    beyond = np.abs(want) > largest(got.dtype)
+    got = got.astype(want.dtype)
+    same = (got == want) | (np.isnan(got) & np.isnan(want)) | (beyond & (got == np.copysign(np.inf, want)))
+    error = np.where(same, 0, np.abs(got - want) / unit)
+    return np.where(np.isnan(error), np.inf, error)
+
+
+def errors(op: Operation, got: Any, arguments: tuple[Array, ...], axis: int = -1, **options: Any) -> Array:
+    """The error of each entry of `got` = op(*arguments) in ULP, as a `distance`.
+
+    Of two results the second, the gradient, counts.
     """
     got = got[1] if isinstance(got, tuple) else got
     with np.errstate(all="ignore"):
         want = op.reference(*arguments, axis=axis, **options)
-        unit = ulp(op.size(want, *arguments, axis=axis, **options), got.dtype)
-        beyond = np.abs(want) > largest(got.dtype)
-        got = got.astype(np.longdouble)
-        same = (got == want) | (np.isnan(got) & np.isnan(want)) | (beyond & (got == np.copysign(np.inf, want)))
-        error = np.where(same, 0, np.abs(got - want) / unit)
-    return np.where(np.isnan(error), np.inf, error)
+        return distance(got, want, ulp(op.size(want, *arguments, axis=axis, **options), got.dtype))
 
 
 def max_error(op: Operation, got: Any, x: Array, axis: int = -1, **options: Any) -> float:

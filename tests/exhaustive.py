@@ -23,7 +23,7 @@ from helpers import Array, bits, dtype_of, use
 
 import fastsoft
 from fastsoft import _dispatch
-from fastsoft.reference import OPS, PRECISION, largest
+from fastsoft.reference import OPS, PRECISION, distance
 
 ALL = 1 << 32  # rows
 BLOCK = 1 << 14  # of them, whose numbers stay in a cache
@@ -105,15 +105,12 @@ def unit(size: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def errors(got: Array, want: Array, size: Array) -> Array:
-    """As `fastsoft.reference.errors`, the largest of each row."""
-    wide = got.astype(np.float64)
-    error = np.abs(wide - want)
-    error /= unit(size, got.dtype)
+    """The largest error of each row in ULP of `size`."""
+    of_size = unit(size, got.dtype)
+    error = np.abs(got.astype(np.float64) - want)
+    error /= of_size
     if not np.isfinite(error).all():
-        beyond = np.abs(want) > float(largest(got.dtype))
-        same = (wide == want) | (np.isnan(wide) & np.isnan(want)) | (beyond & (wide == np.copysign(np.inf, want)))
-        error[same] = 0
-        error[np.isnan(error)] = np.inf
+        error = distance(got, want, of_size)
     return np.maximum(error[:, 0], error[:, 1]) if error.ndim == 2 else error
 
 

@@ -6,15 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from helpers import FAMILY, FLOATS, Array, dtype_of, every_operation, logits, with_temperature
+from helpers import FAMILY, FLOATS, Array, dtype_of, every_operation, extended, logits, with_temperature
 
 from fastsoft.reference import OPS, PRECISION, Operation, max_error, ulp
 
 mpmath = pytest.importorskip("mpmath", reason="NOT TESTED: the reference is checked with mpmath")
-extended = pytest.mark.skipif(
-    np.finfo(np.longdouble).nmant < 63,
-    reason="NOT TESTED: longdouble has no more digits than float64 here, so errors are larger than they look",
-)
 
 
 def exact(name: str, row: Array, *more: Array) -> list[object]:
