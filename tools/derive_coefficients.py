@@ -4,8 +4,10 @@
     python tools/derive_coefficients.py --check    compare them with those in the headers (exit 1 if one differs)
 
 exp:  e^r = 1 + (r + r^2 q(r)) on |r| <= ln 2 / 2 and a little more, because k = round(x log2 e) is chosen
-      with a rounded log2 e. q minimises the largest *relative* error of the whole. EXP_QUARTER: the same on
-      |r| <= ln 2 / 8, beside 2^(1/4), 2^(2/4), 2^(3/4) (QUARTERS: their bits, less those of 1 and of j << 21).
+      with a rounded log2 e. q minimises the largest *relative* error of the whole. EXP_RAISED: the same with all r
+      higher by 0.1. EXP_QUARTER: the same on
+      |r| <= ln 2 / 8, beside unit 2^(j/4) (QUARTERS: their bits, less those of 1 and of j << 21). UNIT, from 1
+      to 2^(1/4), is such that these four are nearest to numbers of the format.
 log:  log(1 + f) = f - (f^2/2 - s (f^2/2 + R(s^2))), s = f / (2 + f), with R(z) = z w(z), which is
       (log(1 + f) - 2 s) / s; 1 + f in [sqrt(1/2), sqrt(2)], hence |s| <= 3 - 2 sqrt(2).
 
@@ -24,6 +26,7 @@ from mpmath import exp, linspace, log, lu_solve, matrix, mp, mpf, sqrt
 
 mp.dps = 60
 LN2 = log(2)
+RAISE = mpf(0.1)
 SIMD = pathlib.Path(__file__).parents[1] / "fastsoft" / "simd"
 HEADERS = (SIMD / "math.hpp", SIMD / "types.hpp")
 
@@ -96,8 +99,19 @@ def literal(x, dtype):
     return f"{np.float32(float(x)).item():.9g}f" if dtype == "float32" else f"{float(x):.17g}"
 
 
+def unit_of_quarters():
+    """The float32 u for which u 2^(j/4) are nearest to float32s, these, and their relative errors."""
+    u = np.arange(0x3F800000, np.float32(2**0.25).view(np.uint32), dtype=np.uint32).view(np.float32)
+    steps = np.longdouble(2) ** (np.arange(4) / np.longdouble(4))
+    exact = u[:, None] * steps
+    spread = np.ptp((exact.astype(np.float32) - exact) / exact, axis=1)
+    best = mpf(float(u[spread.argmin()]))
+    powers = [rounded(best * mpf(2) ** (mpf(j) / 4), "float32") for j in range(4)]
+    return best, powers, [p / (best * mpf(2) ** (mpf(j) / 4)) - 1 for j, p in enumerate(powers)]
+
+
 def quarter(power, j):
-    """What the bits of 2^(j/4) have beyond those of 1, less j << 21, which the exponent's place already holds."""
+    """What the bits of unit 2^(j/4) have beyond those of 1, less j << 21, which the exponent's place already holds."""
     return (int(np.float32(float(power)).view(np.uint32)) - 0x3F800000 - (j << 21)) % 2**32
 
 
@@ -109,19 +123,23 @@ def derive():
         high = LN2 / 2 + mpf("0.005")
         c, error = fit(exp_tail, exp_weight, -high, high, exp_degree, dtype)
         yield "EXP_Q", dtype, c, error * 2**bits
+        if dtype == "float64":
+            c, error = fit(exp_tail, exp_weight, RAISE - high, RAISE + high, exp_degree, dtype)
+            yield "EXP_RAISED", dtype, c, error * 2**bits
         if dtype == "float32":
             c, error = fit(exp_tail, exp_weight, -high / 4, high / 4, 2, dtype)
             yield "EXP_QUARTER", dtype, c, error * 2**bits
-            powers = [rounded(mpf(2) ** (mpf(j) / 4), dtype) for j in range(4)]
-            error = max(abs(p / mpf(2) ** (mpf(j) / 4) - 1) for j, p in enumerate(powers))
-            yield "QUARTERS", dtype, [quarter(p, j) for j, p in enumerate(powers)], error * 2**bits
+            unit, powers, errors = unit_of_quarters()
+            yield "UNIT", dtype, [unit], None
+            yield "QUARTERS", dtype, [quarter(p, j) for j, p in enumerate(powers)], max(map(abs, errors)) * 2**bits
         tiny = mpf(10) ** -12
         c, error = fit(log_tail, lambda z: z / (2 + z), tiny, edge**2, log_degree, dtype)
         yield "LOG_W", dtype, c, error * 2**bits
-        for name, value, length in (("LN2", LN2, bits), ("LN2_SHORT", LN2, bits - 9 if bits == 24 else bits - 11)):
+        lengths = {"LN2": bits if bits == 24 else bits - 20, "LN2_SHORT": bits - 9 if bits == 24 else bits - 11}
+        for name, length in lengths.items():
             with mp.workprec(length):
-                hi = +value
-            yield name, dtype, [hi, rounded(value - hi, dtype)], None
+                hi = +LN2
+            yield name, dtype, [hi, rounded(LN2 - hi, dtype)], None
         yield "LOG2E", dtype, [rounded(1 / LN2, dtype)], None
 
 

@@ -2,7 +2,7 @@
 # all in one call; what is horizontal, or done once a row, is done for the group together, as in rows.pxi.
 
 cdef enum What:
-    WEIGH  # y = e = exp(x - max); sums of e, and of e (v scale - middle)
+    WEIGH  # y = e = exp(x - max); sums of e, and of e (v scale - middle), e before it is rounded
     PRODUCT  # sum of x v
     DOT  # sum of x (v scale - middle)
     EXP  # y = e; sums of the Others
@@ -32,29 +32,29 @@ cdef inline void block_weigh(
     cdef floating* y
     cdef floating low = -INFINITY, zero = 0, scale, middle
     cdef Shared[floating] s
-    cdef All all_terms
+    cdef Exact exact
     cdef Sums[floating] a, d
-    cdef vec[floating] run
+    cdef pair[floating] run
     cdef bunch[floating] z
     cdef BunchTerm[floating] e
     for r in range(p.first, p.last):
         x, v, y, scale, middle = p.x[r], p.v[r], p.y[r], p.scale[r], p.middle[r]
         s = of_row(p.shared[0], r)
-        begin(a, all_terms)
+        begin(a, exact)
         begin_runs(d)
         i = start
         while i < stop:
-            end = min(stop, i + run_length * lanes)
-            run = fill(zero)
+            end = min(stop, i + weighed_run * lanes)
+            begin_run(run)
             while i < end:
                 z = load_bunch(x + i, stop - i, low)
-                e = shifted_term(z, s, how)
+                e = shifted_term(z, s, how, exact)
                 store(y + i, value(e), stop - i)
-                collect_in_turn(a, e, z, s, all_terms, False)
-                add_products(run, value(e), weighed(load_bunch(v + i, stop - i, zero), scale, middle))
+                collect_in_turn(a, e, z, s, exact, False)
+                add_weighed(run, e, weighed(load_bunch(v + i, stop - i, zero), scale, middle))
                 i += step
             end_run(d, run)
-        finish(a, all_terms, stop - start == BLOCK)
+        finish(a, exact, stop - start == BLOCK)
         sums[r] = a
         dots[r] = d
 
@@ -275,16 +275,6 @@ cdef inline Py_ssize_t row_find(const floating* x, Py_ssize_t n, floating top) n
     return 0
 
 
-cdef inline bint row_moderate(const floating* v, Py_ssize_t n) noexcept nogil:
-    """Whether products of all v_i can be taken in two parts"""
-    cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating)
-    cdef floating zero = 0
-    for i from 0 <= i < n by lanes:
-        if not all_moderate(load(v + i, n - i, zero)):
-            return False
-    return True
-
-
 cdef inline void row_tidy(floating* y, Py_ssize_t n) noexcept nogil:
     """One and the same NaN for all: sign and payload would depend on the instruction set"""
     cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating)
@@ -360,23 +350,26 @@ cdef inline void apply_vjp(
     cdef int r
     cdef Pass[floating] p
     cdef Vjp[floating] a
-    cdef Sums[floating] sums
+    cdef vec[floating] scale, down
+    cdef vec[floating] sizes[16]
+    cdef floating zero = 0
     cdef Py_ssize_t at[16]
     begin_pass(&p, x, v, y, count, n, s)
     for r in range(count):
+        sizes[r] = row_max(v[r], n, True, team)
+    fold(&sizes[0], count)
+    store(p.scale, unit_scale(sizes[0]), REGISTER // sizeof(floating))
+    for r in range(count):
         at[r] = row_find(x[r], n, in_lane(top, r))
-        p.middle[r] = v[r][at[r]]
+        p.middle[r] = v[r][at[r]] * p.scale[r]
     rows_pass(&p, WEIGH, how, team)
     fold(p.sums, count, all_terms)
-    sums = p.sums[0]  # a further pass takes its place
-    p.x = <const floating**> y
-    for r in range(count):
-        if not all_moderate(p.dots[r].hi) or not (has_fma or row_moderate(v[r], n)):
-            p.scale[r] = small_scale(p.scale[r])
-            p.middle[r] *= p.scale[r]
-            row_pass(&p, r, DOT, how, team)
     fold(p.dots, count, all_terms)
-    set_vjp(a, sums, p.dots[0], s[0], load(p.scale, 16, p.scale[0]), load(p.middle, 16, p.scale[0]), op.factor)
+    scale = product_scale(sizes[0])
+    down = scale / unit_scale(sizes[0])
+    set_vjp(a, p.sums[0], scaled_by(p.dots[0], down), s[0], scale, load(p.middle, 16, zero) * down, op.factor)
+    store(p.scale, scale, REGISTER // sizeof(floating))
+    p.x = <const floating**> y
     p.mean, p.factor = a.mean, a.factor
     if op.kind == VJP_GAP:
         for r in range(count):
@@ -547,7 +540,7 @@ cdef inline void turn_log_output(Pass[floating]* p, const Team* team) noexcept n
     p.shared = &shared
     rows_pass(p, EXP, plain, team)
     p.x = <const floating**> p.y
-    p.factor.hi, p.factor.lo = fill(unshifted_unit(zero)), fill(zero)
+    p.factor = unshifted_unit(zero)
     p.minus.hi, p.minus.lo = fill(zero) - p.mean.hi, fill(zero) - p.mean.lo
     balance(p.factor, p.minus, load(p.scale, 16, one))
     for r in range(p.last):

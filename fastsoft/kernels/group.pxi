@@ -25,7 +25,7 @@ cdef inline bint group(
         apply_to_output(x, v, y, count, n, op, first, team)
         return True
     for r in range(count):
-        tops[r] = row_max(x[r], n, team)
+        tops[r] = row_max(x[r], n, False, team)
     fold(&tops[0], count)
     beyond = lanes_of(beyond_reach(tops[0], <floating> op.factor.hi))
     if op.how == WIDE or beyond == <int> (REGISTER // sizeof(floating)):  # lanes beyond `count` repeat a row

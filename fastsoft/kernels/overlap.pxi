@@ -25,7 +25,7 @@ cdef inline void take_rows(
 cdef inline void take_maxima(Stage[floating]* s, Py_ssize_t n) noexcept nogil:
     cdef int r
     for r in range(s.count):
-        s.tops[r] = block_max(s.x[r], n)
+        s.tops[r] = block_max(s.x[r], n, False)
 
 
 cdef inline void end_some(

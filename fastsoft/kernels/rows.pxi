@@ -1,19 +1,25 @@
 # Rows, contiguous and in their work type: e = exp(x - max) by blocks, and what follows from their sum.
 # What is horizontal, and what is done once a row, is done for a group of rows together, a row in each lane.
 
-cdef inline vec[floating] block_max(const floating* x, Py_ssize_t n) noexcept nogil:
-    """max x, NaN apart, lane by lane"""
+cdef inline vec[floating] load_for_max(const floating* x, Py_ssize_t left, bint size) noexcept nogil:
+    """x, or |x|; less than any where nothing is left"""
+    cdef floating zero = 0
+    return absolute(load(x, left, zero)) if size else load(x, left, <floating> -INFINITY)
+
+
+cdef inline vec[floating] block_max(const floating* x, Py_ssize_t n, bint size) noexcept nogil:
+    """max x, or of `size` max |x|, NaN apart, lane by lane"""
     cdef Py_ssize_t i = 0, lanes = REGISTER // sizeof(floating)
-    cdef floating low = -INFINITY
+    cdef floating low = 0 if size else -INFINITY
     cdef vec[floating] a = fill(low), b = a, c = a, d = a
     while i + 4 * lanes <= n:  # four chains: one would wait for itself
-        a = larger(load(x + i, lanes, low), a)
-        b = larger(load(x + i + lanes, lanes, low), b)
-        c = larger(load(x + i + 2 * lanes, lanes, low), c)
-        d = larger(load(x + i + 3 * lanes, lanes, low), d)
+        a = larger(load_for_max(x + i, lanes, size), a)
+        b = larger(load_for_max(x + i + lanes, lanes, size), b)
+        c = larger(load_for_max(x + i + 2 * lanes, lanes, size), c)
+        d = larger(load_for_max(x + i + 3 * lanes, lanes, size), d)
         i += 4 * lanes
     while i < n:
-        a = larger(load(x + i, n - i, low), a)
+        a = larger(load_for_max(x + i, n - i, size), a)
         i += lanes
     return larger(larger(a, b), larger(c, d))
 
@@ -142,18 +148,18 @@ cdef inline void block_stream(const floating* y, floating* out, Py_ssize_t n) no
 
 # ---- a row as a whole: its blocks in order on this thread, or shared out; the same bits either way ----
 
-cdef void team_max(const floating* x, Py_ssize_t n, const Team* team, vec[floating]* top) noexcept nogil:
+cdef void team_max(const floating* x, Py_ssize_t n, bint size, const Team* team, vec[floating]* top) noexcept nogil:
     cdef Py_ssize_t k
     cdef vec[floating]* tops = <vec[floating]*> team.parts
     for k in prange(team.blocks, schedule="static", num_threads=team.threads):
-        team_block_max(x + k * BLOCK, min(n - k * BLOCK, BLOCK), tops + k)
+        team_block_max(x + k * BLOCK, min(n - k * BLOCK, BLOCK), size, tops + k)
     top[0] = tops[0]
     for k in range(1, team.blocks):
         top[0] = larger(top[0], tops[k])
 
 
-cdef void team_block_max(const floating* x, Py_ssize_t n, vec[floating]* top) noexcept nogil:
-    top[0] = block_max(x, n)
+cdef void team_block_max(const floating* x, Py_ssize_t n, bint size, vec[floating]* top) noexcept nogil:
+    top[0] = block_max(x, n, True) if size else block_max(x, n, False)
 
 
 cdef void team_sum(
@@ -205,11 +211,11 @@ cdef void team_block_log(
     leave(state)
 
 
-cdef inline vec[floating] row_max(const floating* x, Py_ssize_t n, const Team* team) noexcept nogil:
+cdef inline vec[floating] row_max(const floating* x, Py_ssize_t n, bint size, const Team* team) noexcept nogil:
     cdef vec[floating] top
     if team == NULL:
-        return block_max(x, n)
-    team_max(x, n, team, &top)
+        return block_max(x, n, size)
+    team_max(x, n, size, team, &top)
     return top
 
 

@@ -31,25 +31,54 @@ cdef inline bint tile_products(
     return True
 
 
+cdef inline void tile_weighed(
+    const floating* terms, const floating* v, Py_ssize_t n, vec[floating] scale, vec[floating] middle,
+    Sums[floating]* total
+) noexcept nogil:
+    """Sum of e (v scale - middle); one run holds all that a lane of a row by itself has"""
+    cdef Py_ssize_t i, j, lanes = REGISTER // sizeof(floating), parts = min(n, lanes)
+    cdef floating zero = 0
+    cdef pair[floating] run
+    cdef Sums[floating] part[16]
+    cdef All all_terms
+    cdef Exact exact
+    for i in range(parts):
+        begin_run(run)
+        for j from i <= j < n by lanes:
+            add_weighed(run, load_term(terms, j, n, exact), weighed(load(v + j * lanes, lanes, zero), scale, middle))
+        begin_runs(part[i])
+        end_run(part[i], run)
+    fold_parts(part, parts, all_terms)
+    total[0] = part[0]
+
+
 cdef inline bint tile_vjp(
     floating* x, const floating* v, Py_ssize_t n, const Shift[floating]* s, vec[floating] top, const Operation* op
 ) noexcept nogil:
     """As apply_vjp, in place of x"""
     cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
     cdef floating zero = 0, one = 1
-    cdef vec[floating] w, first = fill(zero), middle = first
+    cdef vec[floating] buffer[3 * SHORT]
+    cdef floating* terms = <floating*> buffer
+    cdef vec[floating] u, w, first = fill(zero), middle = first, size = first
     cdef Plain plain
-    cdef All all_terms
+    cdef Exact exact
     cdef Sums[floating] sums, dots
     cdef Vjp[floating] a
     for j in range(n - 1, -1, -1):
-        w = load(x + j * lanes, lanes, zero)
-        middle = choose(equal(w, top), load(v + j * lanes, lanes, zero), middle)
+        w, u = load(x + j * lanes, lanes, zero), load(v + j * lanes, lanes, zero)
+        middle = choose(equal(w, top), u, middle)
         first = choose(equal(w, top), fill(<floating> j), first)
-    tile_sum(x, True, n, &s.each, plain, all_terms, NULL, &sums)
-    if not tile_products(x, v, n, middle, &dots):
+        size = larger(absolute(u), size)
+    if any(equal(product_scale(size), fill(small_scale(one)))):
         return False
-    set_vjp(a, sums, dots, s[0], fill(one), middle, op.factor)
+    u = unit_scale(size)
+    middle = middle * u
+    tile_terms(x, terms, n, &s.each, plain, exact, NULL)
+    tile_weighed(terms, v, n, u, middle, &dots)
+    sum_of_tile(<const floating*> terms, <const floating*> x, x, n, s.each, exact, sums)
+    u = fill(one) / u
+    set_vjp(a, sums, scaled_by(dots, u), s[0], fill(one), middle * u, op.factor)
     if not all_finite(a.mean.hi + a.factor.hi):
         return False
     for j in range(n):

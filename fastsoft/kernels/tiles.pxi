@@ -36,20 +36,17 @@ cdef inline const Ahead* of_tile(const Ahead* ahead, int t) noexcept nogil:
 
 
 cdef inline void tile_terms(
-    const floating* x, floating* scale, floating* p, Py_ssize_t n, const Shared[floating]* shared, How how,
+    const floating* x, floating* terms, Py_ssize_t n, const Shared[floating]* shared, How how, Terms which,
     const Ahead* ahead
 ) noexcept nogil:
-    """exp(x_j - max) before it is rounded: scale_j (1 + p_j)"""
-    cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating), step = together * lanes, stop = n * lanes
+    """exp(x_j - max) before it is rounded"""
+    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
     cdef floating low = -INFINITY
     cdef Shared[floating] s = shared[0]
-    cdef BunchTerm[floating] w
-    for i from 0 <= i < stop by step:
+    for j from 0 <= j < n by together:
         if ahead != NULL:
-            fetch(ahead[0], i // lanes, together)
-        w = shifted_term(load_bunch(x + i, stop - i, low), s, how)
-        store(scale + i, w.scale, stop - i)
-        store(p + i, w.p, stop - i)
+            fetch(ahead[0], j, together)
+        store_term(terms, shifted_term(load_bunch(x + j * lanes, (n - j) * lanes, low), s, how, which), j, n, which)
 
 
 cdef inline void tile_parts(
@@ -71,7 +68,7 @@ cdef inline void tile_parts(
                 if ahead != NULL:
                     fetch(ahead[0], j, together)
                 v = load_bunch(x + j * lanes, (n - j) * lanes, low)
-                w = shifted_term(v, s, how)
+                w = shifted_term(v, s, how, which)
                 if keep:
                     store(x + j * lanes, value(w), (n - j) * lanes)
                 collect(b, w, v, s, which)
@@ -90,18 +87,15 @@ cdef inline void tile_sum(
     """Sum of exp(x_j - max), with `keep` in place of x_j"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
     cdef Sums[floating] part[16]
-    cdef vec[floating] ps[TURNED]
-    cdef vec[floating] scales[SHORT]
-    cdef floating* p = <floating*> ps
-    cdef floating* scale = <floating*> scales
-    if keep and Which is All and n <= TURNED:  # needs no x beside its exponentials
-        tile_terms(x, x, p, n, shared, how, ahead)
-        sum_of_tile(x, p, x, x, n, shared[0], which, total[0])
-    elif n <= SHORT:
-        tile_terms(x, scale, p, n, shared, how, ahead)
-        sum_of_tile(scale, p, x, scale if keep else <floating*> NULL, n, shared[0], which, total[0])
+    cdef vec[floating] buffer[3 * TURNED]
+    cdef floating* terms = <floating*> buffer
+    cdef int at_once = SHORT
+    if Which is All:
         if keep:
-            memcpy(x, scale, n * REGISTER)
+            at_once = TURNED
+    if n <= at_once:
+        tile_terms(x, terms, n, shared, how, which, ahead)
+        sum_of_tile(<const floating*> terms, <const floating*> x, x if keep else <floating*> NULL, n, shared[0], which, total[0])
     else:
         tile_parts(x, keep, n, shared, how, which, ahead, part)
         fold_parts(part, min(n, lanes), which)

@@ -46,6 +46,8 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         pass
     cdef cppclass All:
         pass
+    cdef cppclass Exact:
+        pass
     cdef cppclass Others:
         pass
     cdef cppclass Near:
@@ -128,7 +130,10 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     vec[T] larger[T](vec[T], vec[T])
     vec[T] operator+[T](vec[T], vec[T])
     vec[T] operator-[T](vec[T], vec[T])
+    vec[T] operator*[T](vec[T], vec[T])
+    vec[T] operator/[T](vec[T], vec[T])
     vec[T] choose[T](mask[T], vec[T] a, vec[T] b)
+    vec[T] absolute[T](vec[T])
     mask[T] equal[T](vec[T], vec[T])
     bint any[T](mask[T])
     int lanes_of[T](mask[T])
@@ -158,11 +163,12 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     bint has_nan[T](vec[T])
 
     mask[T] beyond_reach[T](vec[T] max, T c)
+    cppclass Term[T]:
+        pass
     cppclass BunchTerm[T]:
-        bunch[T] scale
-        bunch[T] p
+        pass
     bunch[T] value[T](const BunchTerm[T]&)
-    BunchTerm[T] shifted_term[T, How](bunch[T] x, const Shared[T]&, How)
+    BunchTerm[T] shifted_term[T, How, Which](bunch[T] x, const Shared[T]&, How, Which)
     void set_shift[T, How](Shift[T]&, vec[T] max, vec[T] nan, const Factor&, How)
     void set_largest[T, How](Shift[T]&, How)
     void begin[T, Which](Sums[T]&, Which)
@@ -192,12 +198,11 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     void finish[T, Which](BunchSums[T]&, Which, bint full)
     void take_apart[T](const BunchSums[T]&, Sums[T]*)
     void merge[T](Sums[T]&, const Sums[T]&)
-    void merge[T](Sums[T]&, const Sums[T]&, All)
-    void merge[T](Sums[T]&, const Sums[T]&, Others)
+    void merge[T, Which](Sums[T]&, const Sums[T]&, Which)
     void merge[T](BunchSums[T]&, const BunchSums[T]&)
-    void sum_of_tile[T, Which](
-        const T* scale, const T* p, const T* x, T* e, ptrdiff_t n, const Shared[T]&, Which, Sums[T]&
-    )
+    Term[T] load_term[T, Which](const T* terms, ptrdiff_t j, ptrdiff_t n, Which)
+    void store_term[T, Which](T* terms, const BunchTerm[T]&, ptrdiff_t j, ptrdiff_t n, Which)
+    void sum_of_tile[T, Which](const T* terms, const T* x, T* e, ptrdiff_t n, const Shared[T]&, Which, Sums[T]&)
     void fold[T](Sums[T]*, int count, All)
     void fold[T](Sums[T]*, int count, Others)
     bunch[T] scaled[T](bunch[T] e, const pair[T]& r)
@@ -215,6 +220,14 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     void add_products[T](vec[T]& run, vec[T] a, vec[T] b)
     void add_terms[T](vec[T]& run, bunch[T] a)
     void end_run[T](Sums[T]&, vec[T] run)
+    int weighed_run
+    vec[T] unit_scale[T](vec[T] size)
+    vec[T] product_scale[T](vec[T] size)
+    Sums[T] scaled_by[T](const Sums[T]&, vec[T] scale)
+    void begin_run[T](pair[T]& run)
+    void add_weighed[T](pair[T]& run, const BunchTerm[T]& e, bunch[T] w)
+    void add_weighed[T](pair[T]& run, const Term[T]& e, vec[T] w)
+    void end_run[T](Sums[T]&, const pair[T]& run)
     void add_exactly[T](Sums[T]&, bunch[T])
     bint all_moderate[T](vec[T])
     bint all_finite[T](vec[T])
@@ -299,6 +312,7 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     bunch[T] target_log[T](bunch[T] z, bunch[T] t)
     bunch[T] target_slope[T](bunch[T] z, bunch[T] t)
     bunch[T] weighed[T](bunch[T] v, T scale, T middle)
+    vec[T] weighed[T](vec[T] v, vec[T] scale, vec[T] middle)
     Shift[T] of_row[T](const Shift[T]&, int k)
     T small_scale[T](T)
     vec[T] finite_part[T](vec[T])
@@ -307,7 +321,7 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     vec[T] own_or_largest_slope[T](vec[T] e, vec[T] y, const Rest[T]&, const Shift[T]&)
     T in_lane[T](const vec[T]&, int k)
     Shared[T] unshifted[T](T)
-    T unshifted_unit[T](T)
+    pair[T] unshifted_unit[T](T)
 
     ctypedef unsigned int control
     control enter()
@@ -331,6 +345,11 @@ ctypedef fused How:  # how x enters exp
 
 ctypedef fused Which:  # which terms a sum takes
     All
+    Others
+
+ctypedef fused Terms:  # the same, kept before they are rounded
+    All
+    Exact
     Others
 
 ctypedef fused Way:  # how a result is written

@@ -74,6 +74,9 @@ inline rd sub_mul(rd c, rd a, rd b) { return _mm256_fnmadd_pd(a, b, c); }
 inline rf larger(rf a, rf b) { return _mm256_max_ps(a, b); }
 inline rd larger(rd a, rd b) { return _mm256_max_pd(a, b); }
 
+inline rf absolute(rf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+inline rd absolute(rd a) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), a); }
+
 inline mf equal(rf a, rf b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 inline md equal(rd a, rd b) { return _mm256_cmp_pd(a, b, _CMP_EQ_OQ); }
 inline mf not_below(rf a, rf b) { return _mm256_cmp_ps(a, b, _CMP_NLT_UQ); }
@@ -92,7 +95,7 @@ inline rd low_bits_to_exponent(rd a) { return _mm256_castsi256_pd(_mm256_slli_ep
 inline rf quarter_power(rf a) {
     const __m256 all = _mm256_castsi256_ps(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)quarters)));
     const __m256i q = _mm256_castps_si256(a), own = _mm256_castps_si256(_mm256_permutevar_ps(all, q));
-    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_slli_epi32(q, 21), own));
+    return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_add_epi32(_mm256_slli_epi32(q, 21), own), _mm256_setzero_si256()));
 }
 inline rf exponent(rf a) {
     const __m256i e = _mm256_srli_epi32(_mm256_slli_epi32(_mm256_castps_si256(a), 1), 24);

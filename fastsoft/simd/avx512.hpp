@@ -70,6 +70,9 @@ inline rd sub_mul(rd c, rd a, rd b) { return _mm512_fnmadd_pd(a, b, c); }
 inline rf larger(rf a, rf b) { return _mm512_max_ps(a, b); }
 inline rd larger(rd a, rd b) { return _mm512_max_pd(a, b); }
 
+inline rf absolute(rf a) { return _mm512_abs_ps(a); }
+inline rd absolute(rd a) { return _mm512_abs_pd(a); }
+
 inline mf equal(rf a, rf b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 inline md equal(rd a, rd b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
 inline mf not_below(rf a, rf b) { return _mm512_cmp_ps_mask(a, b, _CMP_NLT_UQ); }
@@ -88,7 +91,7 @@ inline rd low_bits_to_exponent(rd a) { return _mm512_castsi512_pd(_mm512_slli_ep
 inline rf quarter_power(rf a) {
     const __m512 all = _mm512_castsi512_ps(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)quarters)));
     const __m512i q = _mm512_castps_si512(a), own = _mm512_castps_si512(_mm512_permutevar_ps(all, q));
-    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_slli_epi32(q, 21), own));
+    return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_add_epi32(_mm512_slli_epi32(q, 21), own), _mm512_setzero_si512()));
 }
 inline rf exponent(rf a) {
     const __m512i e = _mm512_srli_epi32(_mm512_slli_epi32(_mm512_castps_si512(a), 1), 24);

@@ -35,6 +35,42 @@ template <class T> INLINE void add_runs(Sums<T>& a, const T* x, const T* v, ptrd
 template <class T, int U> INLINE void add_exactly(Sums<T>& a, vec<T, U> b) {
     for (int k = 0; k < U; k++) end_run(a, part(b, k));
 }
+// e w with the exponential e before it is rounded, w = v scale - middle: nothing of a product is lost, as in a sum of All,
+// where a run begins above what it can come to. Hence |v scale| is from 1 to 2, but for the ends of the type's range, and
+// |w| < 8.
+const int weighed_run = 16;  // vecs
+template <class T> INLINE vec<T> unit_scale(vec<T> size) {
+    typedef constants<T> C;
+    const vec<T> most = fill(C::bias - 1), zero = fill(T(0)), k = exponent(size);
+    const vec<T> near = larger(zero - most, zero - larger(zero - most, zero - k));
+    return low_bits_to_exponent(fill(C::round) + (fill(C::bias) - near));
+}
+template <class T> INLINE void begin_run(pair<T>& run) {
+    run = {fill(std::ldexp(T(1.5), (int)constants<T>::headroom + 10)), fill(T(0))};
+}
+template <class T> INLINE void add_weighed(pair<T>& run, const Term<T>& e, vec<T> w) {
+    const vec<T> rounded = value(e), lost = beyond(e, rounded, Exact());
+    if (has_fma) {
+        const vec<T> t = mul_add(rounded, w, run.hi);
+        run.lo = run.lo + mul_add(lost, w, mul_add(rounded, w, run.hi - t));
+        run.hi = t;
+        return;
+    }
+    const pair<T> p = two_product(rounded, w);
+    const vec<T> t = run.hi + p.hi;
+    run.lo = run.lo + ((p.hi - (t - run.hi)) + mul_add(lost, w, p.lo));
+    run.hi = t;
+}
+template <class T, int U> INLINE void add_weighed(pair<T>& run, const Term<T, U>& e, vec<T, U> w) {
+    for (int k = 0; k < U; k++) add_weighed(run, part(e, k), part(w, k));
+}
+template <class T> INLINE void end_run(Sums<T>& a, const pair<T>& run) {
+    pair<T> start;
+    begin_run(start);
+    const pair<T> p = two_sum(a.hi, run.hi - start.hi);
+    a.hi = p.hi;
+    a.lo = a.lo + (p.lo + run.lo);
+}
 template <class T> INLINE bool all_finite(vec<T> a) { return !has_nan(a - a); }
 template <class T> INLINE bool is_finite(T a) { return a - a == 0; }
 // Whether products of all lanes can be taken in two parts.
@@ -103,12 +139,17 @@ template <class T> struct Vjp {
     vec<T> dominant, gap;  // z_m, and v_m - v.sigma
 };
 template <class T> INLINE T small_scale(T) { return std::ldexp(T(1), sizeof(T) == 4 ? -96 : -300); }
+template <class T> INLINE vec<T> product_scale(vec<T> size) {  // of v in a product with an exponential
+    return choose(not_below(size, fill(std::ldexp(T(1), sizeof(T) == 4 ? 48 : 800))), fill(small_scale(T())), fill(T(1)));
+}
+// A sum times a power of two.
+template <class T> INLINE Sums<T> scaled_by(const Sums<T>& a, vec<T> scale) { return {a.hi * scale, a.lo * scale, a.ties}; }
 template <class T>
 APART void set_vjp(Vjp<T>& a, const Sums<T>& sums, const Sums<T>& dot, const Shift<T>& s, vec<T> scale, vec<T> middle,
                     const Factor& f) {
     const vec<T> zero = fill(T(0)), one = fill(T(1)), up = one / scale;
     const pair<T> r = reciprocal(sums, s, std::numeric_limits<T>::quiet_NaN());
-    const pair<T> d = product(fast_two_sum(dot.hi, dot.lo), r);
+    const pair<T> d = product(two_sum(dot.hi, dot.lo), r);
     a.mean = sum({middle, zero}, d);
     a.factor = product(r, inverse_temperature<T>(f));
     a.factor.hi = a.factor.hi * up;
@@ -218,13 +259,17 @@ template <class T> INLINE Shift<T> of_row(const Shift<T>& s, int k) {
     a.top_lo = lane(s.top_lo, k);
     return a;
 }
-// exp without a shift, for logarithms of probabilities; its unit is 2^-headroom.
+// exp without a shift, for logarithms of probabilities; its unit, as a pair.
 template <class T> INLINE Shared<T> unshifted(T) {
     typedef constants<T> C;
     const vec<T> zero = fill(T(0)), field = fill(C::bias + C::headroom);
-    return {zero, (zero - field) * fill(C::ln2_hi + C::ln2_lo), fill(C::round) + field * fill(steps<T>), zero, zero, zero, zero};
+    return {zero, low_of(field), fill(C::round) + field * fill(steps<T>), zero, zero, zero, zero};
 }
-template <class T> INLINE T unshifted_unit(T) { return std::ldexp(T(1), -(int)constants<T>::headroom); }
+template <class T> INLINE pair<T> unshifted_unit(T) {
+    typedef constants<T> C;
+    const T down = std::ldexp(T(1), -(int)C::headroom), hi = 1 / C::unit;
+    return {fill(hi * down), fill(std::fma(-hi, C::unit, T(1)) * hi * down)};
+}
 
 // ---- one register ----
 
@@ -232,6 +277,7 @@ template <class T> INLINE T unshifted_unit(T) { return std::ldexp(T(1), -(int)co
 template <class T, int U> INLINE vec<T, U> weighed(vec<T, U> v, T scale, T middle) {
     return mul_sub(v, fill<U>(scale), fill<U>(middle));
 }
+template <class T> INLINE vec<T> weighed(vec<T> v, vec<T> scale, vec<T> middle) { return mul_sub(v, scale, middle); }
 // e (v scale - mean) factor, rounded but for e only at last
 template <class T, int U> INLINE vec<T, U> turned(vec<T, U> e, vec<T, U> v, T scale, const pair<T>& mean, const pair<T>& factor) {
     const pair<T, U> d = two_sum(v * fill<U>(scale), fill<U>(T(0)) - spread<U>(mean.hi));
@@ -260,7 +306,7 @@ template <class T, int U>
 INLINE vec<T, U> log_turned(vec<T, U> e, vec<T, U> g, const pair<T>& factor, const pair<T>& minus, T up) {
     if (has_fma) {
         const pair<T, U> p = two_product(e, spread<U>(factor.hi));
-        const vec<T, U> lost = mul_add(e, spread<U>(factor.lo), p.lo) * spread<U>(minus.hi);
+        const vec<T, U> lost = (e * spread<U>(factor.lo) + p.lo) * spread<U>(minus.hi);  // so 0 for 1 in the unit of exp
         return mul_add(p.hi, spread<U>(minus.hi), g * fill<U>(up)) + mul_add(p.hi, spread<U>(minus.lo), lost);
     }
     const vec<T, U> y = mul_add(e, spread<U>(factor.hi), e * spread<U>(factor.lo));

@@ -11,8 +11,12 @@ template <class T> struct constants;
 template <> struct constants<float> {
     static constexpr float exp_q[] = {0.49999994f, 0.166665122f, 0.0416684896f, 0.00836973451f, 0.00138124858f};
     static constexpr float exp_quarter[] = {0.500000238f, 0.166722611f, 0.0416410379f};
-    // exp takes quarters of powers of two from a table where that is one instruction.
+    static constexpr const float (&exp_raised)[5] = exp_q;  // not raised
+    static constexpr float raise = 0;
+    // exp takes quarters of powers of two from a table where that is one instruction: all times `unit`, for the sake of
+    // their roundings (see types.hpp).
     static constexpr bool by_quarters = has_fma;
+    static constexpr float unit = has_fma ? 1.02894855f : 1.0f;
     static constexpr float log_w[] = {0.666666627f, 0.400003344f, 0.285373658f, 0.235811546f};
     static constexpr float log2e = 1.44269502f;
     // Without FMA k * ln2_hi must be exact by itself: fewer bits, and a narrower reach.
@@ -28,12 +32,17 @@ template <> struct constants<double> {
         0.0083333333335138815, 0.00138888889484415, 0.00019841269476662723, 2.4801487643042569e-05,
         2.7557602161057436e-06, 2.7632334780484964e-07, 2.4998500492850607e-08};
     static constexpr bool by_quarters = false;
+    static constexpr double exp_raised[] = {0.49999999999999839, 0.16666666666666669, 0.041666666666872451,
+        0.0083333333331416203, 0.0013888888806945223, 0.0001984127133171506, 2.4801713828145704e-05,
+        2.7553836596811217e-06, 2.7503803414483286e-07, 2.7596466104963549e-08};
+    static constexpr double raise = 0.1;
+    static constexpr double unit = 1;
     static constexpr double log_w[] = {0.66666666666666663, 0.40000000000006214, 0.28571428569095658, 0.2222222264541647,
         0.18181775769670588, 0.15387086439442849, 0.13250210877769913, 0.13250522527498387};
     static constexpr double log2e = 1.4426950408889634;
-    static constexpr double ln2_hi = has_fma ? 0.69314718055994529 : 0.69314718055989033;
-    static constexpr double ln2_lo = has_fma ? 2.3190468138462996e-17 : 5.4979230187083712e-14;
-    static constexpr double reach = has_fma ? 1073741824.0 : 1300.0;
+    static constexpr double ln2_hi = has_fma ? 0.69314718060195446 : 0.69314718055989033;
+    static constexpr double ln2_lo = has_fma ? -4.2009150726810846e-11 : 5.4979230187083712e-14;
+    static constexpr double reach = has_fma ? 524288.0 : 1300.0;
     static constexpr double round = 6755399441055744.0;  // 1.5 * 2^52
     static constexpr double bias = 1023, headroom = 128;
     static constexpr double split = 134217729.0;
@@ -46,8 +55,9 @@ template <class T, int U, int n> INLINE vec<T, U> polynomial(vec<T, U> x, const 
     return y;
 }
 
-// The same by even and odd powers, in as many steps, of which half wait for each other; an even number of coefficients.
+// The same by even and odd powers, in as many steps, of which half wait for each other.
 template <class T, int U, int n> INLINE vec<T, U> polynomial(vec<T, U> x, vec<T, U> square, const T (&c)[n]) {
+    if (n % 2) return polynomial(x, c);
     vec<T, U> even = fill<U>(c[n - 2]), odd = fill<U>(c[n - 1]);
     for (int i = n - 4; i >= 0; i -= 2) {
         even = mul_add(even, square, fill<U>(c[i]));
@@ -132,41 +142,61 @@ template <class T> INLINE mask<T> beyond_reach(vec<T> max, T c) {
 
 // ---- exp ----
 
+// Which exponentials a sum takes: All of a row, or Exact, which is All with smaller errors in double; or the Others,
+// without those equal to the maximum, which are counted in `ties`.
+struct All {};
+struct Exact {};
+struct Others {};
+
 // What one step of Shared::round is worth: a power of two, or a quarter of one.
 template <class T> constexpr T steps = constants<T>::by_quarters ? T(4) : T(1);
 
 // e^r - 1 of r = z - k log 2 as a pair: its larger part, exact, and the rest.
-template <class T, int U> INLINE pair<T, U> exp_less_1(pair<T, U> z, vec<T, U> k) {
+template <class T, class How, int U> INLINE pair<T, U> exp_less_1(pair<T, U> z, vec<T, U> k, How) {
     typedef constants<T> C;
-    const vec<T, U> r_hi = sub_mul(z.hi, k, fill<U>(C::ln2_hi));
-    const vec<T, U> minus_lo = mul_sub(k, fill<U>(C::ln2_lo), z.lo), r = r_hi - minus_lo;
-    return {r_hi, mul_sub(r * r, polynomial(r, C::exp_q), minus_lo)};
+    const vec<T, U> r_hi = sub_mul(z.hi, k, fill<U>(C::ln2_hi)), lo = fill<U>(C::ln2_lo);
+    const vec<T, U> minus_lo = std::is_same<How, Plain>::value ? k * lo : mul_sub(k, lo, z.lo), r = r_hi - minus_lo, r2 = r * r;
+    return {r_hi, mul_sub(r2, polynomial(r, r2, C::exp_q), minus_lo)};
 }
-// An exponential before it is rounded: scale (1 + p), scale a power of two or, rounded, a quarter of one.
-template <class T, int U = 1> struct Term { vec<T, U> scale, p; };
-template <class T, int U> INLINE vec<T, U> value(const Term<T, U>& a) { return mul_add(a.scale, a.p, a.scale); }
-template <class T, int U> INLINE Term<T> part(const Term<T, U>& a, int k) { return {part(a.scale, k), part(a.p, k)}; }
+// An exponential before it is rounded: scale (1 + p + rest), scale a power of two or, rounded, a quarter of one. Where there
+// is no rest it is -0, which the compiler drops from a sum.
+template <class T, int U = 1> struct Term { vec<T, U> scale, p, rest; };
+template <class T, class Which> constexpr bool has_rest =
+    std::is_same<Which, Exact>::value && (!has_fma || !constants<T>::by_quarters);
+template <class T, int U> INLINE vec<T, U> value(const Term<T, U>& a) { return mul_add(a.scale, a.p + a.rest, a.scale); }
+// What it has beyond `a`, which is near it.
+template <class T, class Which, int U> INLINE vec<T, U> beyond(const Term<T, U>& e, vec<T, U> a, Which) {
+    const vec<T, U> most = mul_add(e.scale, e.p, e.scale - a);
+    return has_rest<T, Which> ? mul_add(e.scale, e.rest, most) : most;
+}
+template <class T, int U> INLINE Term<T> part(const Term<T, U>& a, int k) {
+    return {part(a.scale, k), part(a.p, k), part(a.rest, k)};
+}
 template <class T> using BunchTerm = Term<T, together>;
 // e^z 2^(headroom - K) of z = hi + lo with |hi| within reach and lo far smaller, s.low <= hi <= s.top, round = s.round:
-// 0 at s.low; p is off by at most 2^-2 ulp of 1; no value is subnormal; NaN stays NaN.
-template <class T, class How, int U> INLINE Term<T, U> exp_shifted(pair<T, U> z, vec<T, U> round, How) {
+// 0 at s.low; NaN stays NaN. p + rest is off by at most 2^-2 ulp of 1; of Others, and of All, 2^-1 in double. There the
+// roundings of r and p matter least beside a large 1 + p, so that All have r from -0.35 log 2 to 0.65 log 2.
+template <class T, class How, class Which, int U>
+INLINE Term<T, U> exp_shifted(pair<T, U> z, vec<T, U> round, How how, Which) {
     typedef constants<T> C;
-    const vec<T, U> t = mul_add(z.hi, fill<U>(C::log2e * steps<T>), round), k = t - round;
-    if constexpr (!has_fma) {  // every rounding here is one more
-        const pair<T, U> p = exp_less_1(z, k);
-        return {low_bits_to_exponent(t), p.hi + p.lo};
+    constexpr bool raised = has_fma && !C::by_quarters && std::is_same<Which, All>::value;
+    const vec<T, U> near = raised ? z.hi - fill<U>(T(C::raise)) : z.hi, no_rest = fill<U>(T(-0.0));
+    const vec<T, U> t = mul_add(near, fill<U>(C::log2e * steps<T>), round), k = t - round;
+    if constexpr (!has_fma || has_rest<T, Which>) {  // without FMA every rounding is one more
+        const pair<T, U> p = exp_less_1(z, k, how);
+        if (has_rest<T, Which>) return {low_bits_to_exponent(t), p.hi, p.lo};
+        return {low_bits_to_exponent(t), p.hi + p.lo, no_rest};
     }
-    vec<T, U> r = sub_mul(sub_mul(z.hi, k, fill<U>(C::ln2_hi / steps<T>)), k, fill<U>(C::ln2_lo / steps<T>));
-    if constexpr (!std::is_same<How, Plain>::value) r = r + z.lo;
-    const vec<T, U> r2 = r * r;
-    if constexpr (C::by_quarters) return {quarter_power(t), mul_add(r2, polynomial(r, C::exp_quarter), r)};
-    else return {low_bits_to_exponent(t), mul_add(r2, polynomial(r, r2, C::exp_q), r)};
+    const vec<T, U> r_hi = sub_mul(z.hi, k, fill<U>(C::ln2_hi / steps<T>)), lo = fill<U>(C::ln2_lo / steps<T>);
+    const vec<T, U> r = std::is_same<How, Plain>::value ? sub_mul(r_hi, k, lo) : r_hi + sub_mul(z.lo, k, lo), r2 = r * r;
+    if constexpr (C::by_quarters) return {quarter_power(t), mul_add(r2, polynomial(r, C::exp_quarter), r), no_rest};
+    else return {low_bits_to_exponent(t), mul_add(r2, polynomial(r, r2, raised ? C::exp_raised : C::exp_q), r), no_rest};
 }
 // e^z as a pair, of which hi + lo is off by less than 0.3 ulp; to_field = headroom + bias - K.
 template <class T> APART pair<T> exp_exactly(pair<T> z, vec<T> to_field) {
     typedef constants<T> C;
     const vec<T> round = fill(C::round) + to_field, t = mul_add(z.hi, fill(C::log2e), round);
-    const pair<T> part = exp_less_1(z, t - round);
+    const pair<T> part = exp_less_1(z, t - round, Wide());
     const vec<T> p = part.hi + part.lo, scale = low_bits_to_exponent(t), e = mul_add(scale, p, scale);
     return {e, mul_add(scale, p, scale - e) + scale * (part.lo - (p - part.hi))};
 }
@@ -174,17 +204,22 @@ template <class T> APART pair<T> exp_exactly(pair<T> z, vec<T> to_field) {
 template <class T, class How> INLINE vec<T> exp_rest(vec<T> e, pair<T> z, vec<T> round, vec<T> to_field, How) {
     typedef constants<T> C;
     if constexpr (C::by_quarters || !has_fma) {
-        const pair<T> exact = exp_exactly(z, to_field);
-        return (exact.hi - e) + exact.lo;
+        const pair<T> exact = exp_exactly(z, to_field), by_unit = two_product(exact.hi, fill(C::unit));
+        return (by_unit.hi - e) + mul_add(exact.lo, fill(C::unit), by_unit.lo);
     }
     const vec<T> t = mul_add(z.hi, fill(C::log2e), round), k = t - round, scale = low_bits_to_exponent(t);  // as there,
-    const vec<T> r_hi = sub_mul(z.hi, k, fill(C::ln2_hi)), near = sub_mul(r_hi, k, fill(C::ln2_lo));
-    const vec<T> r = std::is_same<How, Plain>::value ? near : near + z.lo, r2 = r * r, q = polynomial(r, r2, C::exp_q);
-    const vec<T> p = mul_add(r2, q, r);  // and now what each rounding lost
-    const vec<T> r_lo = sub_mul(r_hi - near, k, fill(C::ln2_lo)) + (z.lo - (r - near));
+    const vec<T> r_hi = sub_mul(z.hi, k, fill(C::ln2_hi)), lo = fill(C::ln2_lo), rest = sub_mul(z.lo, k, lo);
+    const vec<T> r = std::is_same<How, Plain>::value ? sub_mul(r_hi, k, lo) : r_hi + rest;
+    const vec<T> r2 = r * r, q = polynomial(r, r2, C::exp_q), p = mul_add(r2, q, r);  // and now what each rounding lost
+    const vec<T> r_lo = (r_hi - r) + rest;
     return mul_add(scale, p, scale - e) + scale * (mul_add(r2, q, r - p) + r_lo);
 }
 
+// Where e^z counts as 0. By quarters, 0 takes an exponent field below 0 (quarter_power).
+template <class T> INLINE vec<T> low_of(vec<T> to_field) {
+    typedef constants<T> C;
+    return (fill(C::by_quarters ? T(-1) : T(0)) - to_field) * fill(C::ln2_hi + C::ln2_lo);
+}
 // z, but not below s.low; NaN stays NaN.
 template <class T, int U> INLINE pair<T, U> not_too_low(pair<T, U> z, const Shared<T>& s, Plain) {
     return {larger(spread<U>(s.low), z.hi), z.lo};
@@ -194,8 +229,9 @@ template <class T, class How, int U> INLINE pair<T, U> not_too_low(pair<T, U> z,
     return {hi, keep(equal(hi, z.hi), z.lo)};  // lo is not finite where hi was not
 }
 // e^z of x as above, and 0 where z <= s.low, which is below half the smallest subnormal after division by the sum.
-template <class T, class How, int U> INLINE Term<T, U> shifted_term(vec<T, U> x, const Shared<T>& s, How how) {
-    return exp_shifted(not_too_low(argument(x, s, how), s, how), spread<U>(s.round), how);
+template <class T, class How, class Which, int U>
+INLINE Term<T, U> shifted_term(vec<T, U> x, const Shared<T>& s, How how, Which which) {
+    return exp_shifted(not_too_low(argument(x, s, how), s, how), spread<U>(s.round), how, which);
 }
 
 // `nan` is NaN where the row holds one (asked for only where max is infinite), else 0.
@@ -218,13 +254,13 @@ template <class T, class How> INLINE void set_shift(Shift<T>& s, vec<T> max, vec
     const vec<T> half_k = mul_add(top.hi, fill(C::log2e * T(0.5)), magic) - magic;
     const vec<T> to_field = fill(C::bias + C::headroom) - (half_k + half_k);
     s.each.round = magic + to_field * fill(steps<T>);
-    s.each.low = (zero - to_field) * fill(C::ln2_hi + C::ln2_lo);
+    s.each.low = low_of(to_field);
     s.nan = nan;
 }
 // The exponential of the maximum, which what is said of the others asks for.
 template <class T, class How> INLINE void set_largest(Shift<T>& s, How how) {
     const pair<T> top = {s.top, s.top_lo};
-    s.e_max = value(exp_shifted(top, s.each.round, how));
+    s.e_max = value(exp_shifted(top, s.each.round, how, Others()));
     const vec<T> to_field = (s.each.round - fill(constants<T>::round)) * fill(1 / steps<T>);
     s.e_max_lo = exp_rest(s.e_max, top, s.each.round, to_field, how);
 }
@@ -235,20 +271,16 @@ template <class T, class How> INLINE void set_largest(Shift<T>& s, How how) {
 template <class T, int U = 1> struct Sums { vec<T, U> hi, lo, ties; };
 template <class T> using BunchSums = Sums<T, together>;
 
-// Which terms: All of them; or the Others, without those equal to the maximum, which are counted in `ties`.
-struct All {};
-struct Others {};
-
 // The sum of All is not small beside its largest term. So `hi` starts above any term (4 * 2^headroom): Dekker's condition
 // holds for good, and an exponential can be added as it is before it is rounded.
 template <class T> INLINE T start_of_sum() { return std::ldexp(T(4), (int)constants<T>::headroom); }
 template <class T, class Which, int U> INLINE void begin(Sums<T, U>& a, Which) {
-    a.hi = fill<U>(std::is_same<Which, All>::value ? start_of_sum<T>() : T(0));
+    a.hi = fill<U>(std::is_same<Which, Others>::value ? T(0) : start_of_sum<T>());
     a.lo = a.ties = fill<U>(T(0));
 }
-template <class T, int U> INLINE void add_term(Sums<T, U>& a, const Term<T, U>& e) {
+template <class T, class Which, int U> INLINE void add_term(Sums<T, U>& a, const Term<T, U>& e, Which which) {
     const vec<T, U> t = a.hi + value(e);
-    a.lo = a.lo + mul_add(e.scale, e.p, e.scale - (t - a.hi));
+    a.lo = a.lo + beyond(e, t - a.hi, which);
     a.hi = t;
 }
 // Others may be small, and are what matters then.
@@ -259,8 +291,8 @@ template <class T, int U> INLINE void add_other(Sums<T, U>& a, vec<T, U> e) {
 }
 // Add the exponential e of x, lane by lane.
 template <class T, class Which, int U>
-INLINE void collect(Sums<T, U>& a, const Term<T, U>& e, vec<T, U> x, const Shared<T>& s, Which) {
-    if (std::is_same<Which, All>::value) return add_term(a, e);
+INLINE void collect(Sums<T, U>& a, const Term<T, U>& e, vec<T, U> x, const Shared<T>& s, Which which) {
+    if (!std::is_same<Which, Others>::value) return add_term(a, e, which);
     const mask<T, U> tie = equal(x, spread<U>(s.max));
     a.ties = a.ties + keep(tie, fill<U>(T(1)));
     add_other(a, drop(tie, value(e)));
@@ -284,7 +316,7 @@ template <class T, class How, class Which>
 INLINE void collect_some(Sums<T>& a, const T* x, T* e, ptrdiff_t left, const Shared<T>& s, How how, Which which, bool many) {
     constexpr int U = exp_vecs(T(), Which());
     const vec<T, U> v = load_some<U>(x, left, -std::numeric_limits<T>::infinity());
-    const Term<T, U> w = shifted_term(v, s, how);
+    const Term<T, U> w = shifted_term(v, s, how, which);
     if (e) store(e, value(w), left);
     collect_in_turn(a, w, v, s, which, many);
 }
@@ -320,8 +352,10 @@ template <class T, int U> INLINE void merge(Sums<T, U>& a, const Sums<T, U>& b) 
     merge_values(a, b);
     a.ties = a.ties + b.ties;
 }
-template <class T> INLINE void merge(Sums<T>& a, const Sums<T>& b, All) { merge_values(a, b); }  // which has no ties
-template <class T> INLINE void merge(Sums<T>& a, const Sums<T>& b, Others) { merge(a, b); }
+template <class T, class Which> INLINE void merge(Sums<T>& a, const Sums<T>& b, Which) {
+    if (std::is_same<Which, Others>::value) merge(a, b);
+    else merge_values(a, b);  // no ties
+}
 // Fold `count` rows, at most as many as a vec has lanes: of a[i] all lanes are combined, as a tree over the lanes
 // whose numbers differ in one bit, the highest first. The result, in a[0], has row i in lane i; lanes beyond the
 // rows repeat one of them. So the horizontal work of several rows is done together.

@@ -21,7 +21,8 @@ inline rf quarter_power(rf a) {
     const uint32x4_t q = vreinterpretq_u32_f32(a), first = vmulq_n_u32(vandq_u32(q, vdupq_n_u32(3)), 0x04040404);
     const uint8x16_t at = vreinterpretq_u8_u32(vaddq_u32(first, vdupq_n_u32(0x03020100)));
     const uint8x16_t own = vqtbl1q_u8(vreinterpretq_u8_u32(vld1q_u32(quarters)), at);
-    return vreinterpretq_f32_u32(vaddq_u32(vshlq_n_u32(q, 21), vreinterpretq_u32_u8(own)));
+    const int32x4_t power = vreinterpretq_s32_u32(vaddq_u32(vshlq_n_u32(q, 21), vreinterpretq_u32_u8(own)));
+    return vreinterpretq_f32_s32(vmaxq_s32(power, vdupq_n_s32(0)));
 }
 inline void stream(float* p, rf a) { store(p, a); }  // Arm has no such store by itself; a pair, stnp, is only a hint
 inline void stream(double* p, rd a) { store(p, a); }

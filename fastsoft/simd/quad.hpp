@@ -46,6 +46,9 @@ inline rd mul(rd a, rd b) { return a * b; }
 inline rf div(rf a, rf b) { return a / b; }
 inline rd div(rd a, rd b) { return a / b; }
 
+inline rf absolute(rf a) { return (rf)((mf)a & 0x7fffffff); }
+inline rd absolute(rd a) { return (rd)((md)a & 0x7fffffffffffffff); }
+
 inline mf equal(rf a, rf b) { return a == b; }
 inline mf not_below(rf a, rf b) { return ~(mf)(a < b); }
 #if defined(__SSE2__)  // GCC 12 fails at some of what it makes of a comparison of doubles: SSE2 has none of 64-bit integers

@@ -125,26 +125,41 @@ INLINE void fetch(const Ahead& a, ptrdiff_t j, int count) {
     }
 }
 
-// The sums of the terms in the tiles at scale and p, of the logits in the tile at x; the exponentials go to e, unless that
-// is null. `i` and `step`: of the classes i, i + step, ... alone. The order is that of a row by itself: what one lane of it
-// would add up, and then as `fold` does.
+// The terms of a tile of n classes, in tiles one after the other.
+template <class T, class Which> INLINE Term<T> load_term(const T* terms, ptrdiff_t j, ptrdiff_t n, Which) {
+    const int lanes = vec<T>::lanes;
+    const T* p = terms + j * lanes;
+    const bool rests = has_rest<T, Which>;
+    const vec<T> rest = rests ? load(p + 2 * n * lanes, lanes, T(0)) : fill(T(-0.0));
+    return {load(p, lanes, T(0)), load(p + n * lanes, lanes, T(0)), rest};
+}
+template <class T, class Which> INLINE void store_term(T* terms, const BunchTerm<T>& a, ptrdiff_t j, ptrdiff_t n, Which) {
+    const int lanes = vec<T>::lanes;
+    T* p = terms + j * lanes;
+    store(p, a.scale, (n - j) * lanes);
+    store(p + n * lanes, a.p, (n - j) * lanes);
+    if (has_rest<T, Which>) store(p + 2 * n * lanes, a.rest, (n - j) * lanes);
+}
+// The sum of those, of the logits in the tile at x; the exponentials go to e, which may be x, unless that is null. `i` and
+// `step`: of the classes i, i + step, ... alone. The order is that of a row by itself: what one lane of it would add up,
+// and then as `fold` does.
 template <class T, class Which, int i = 0, int step = 1> struct TileSum {
-    static INLINE void sum(const T* scale, const T* p, const T* x, T* e, ptrdiff_t n, const Shared<T>& s, Which which, Sums<T>& a) {
+    static INLINE void sum(const T* terms, const T* x, T* e, ptrdiff_t n, const Shared<T>& s, Which which, Sums<T>& a) {
         const int lanes = vec<T>::lanes;
         if constexpr (step < lanes) {
-            TileSum<T, Which, i, 2 * step>::sum(scale, p, x, e, n, s, which, a);
+            TileSum<T, Which, i, 2 * step>::sum(terms, x, e, n, s, which, a);
             if (i + step < n) {
                 Sums<T> b;
-                TileSum<T, Which, i + step, 2 * step>::sum(scale, p, x, e, n, s, which, b);
+                TileSum<T, Which, i + step, 2 * step>::sum(terms, x, e, n, s, which, b);
                 merge(a, b, which);
             }
         } else {
             begin(a, which);
             ptrdiff_t j = i;
             do {  // a test before the first class would cost short rows 3 %
-                const Term<T> term = {load(scale + j * lanes, lanes, T(0)), load(p + j * lanes, lanes, T(0))};
-                // of All the logits are not asked for, and e may lie where they were
-                const vec<T> own = std::is_same<Which, All>::value ? term.p : load(x + j * lanes, lanes, T(0));
+                const Term<T> term = load_term(terms, j, n, which);
+                // only Others ask for the logits
+                const vec<T> own = std::is_same<Which, Others>::value ? load(x + j * lanes, lanes, T(0)) : term.p;
                 if (e) store(e + j * lanes, value(term), lanes);
                 collect(a, term, own, s, which);
                 j += step;
@@ -154,7 +169,7 @@ template <class T, class Which, int i = 0, int step = 1> struct TileSum {
     }
 };
 template <class T, class Which>
-APART void sum_of_tile(const T* scale, const T* p, const T* x, T* e, ptrdiff_t n, const Shared<T>& s, Which which, Sums<T>& a) {
-    TileSum<T, Which>::sum(scale, p, x, e, n, s, which, a);
+APART void sum_of_tile(const T* terms, const T* x, T* e, ptrdiff_t n, const Shared<T>& s, Which which, Sums<T>& a) {
+    TileSum<T, Which>::sum(terms, x, e, n, s, which, a);
 }
 }}  // namespace

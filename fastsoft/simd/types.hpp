@@ -39,7 +39,8 @@ inline void from_work(float a, half* p) {
     p->bits = (uint16_t)(sign | r);
 }
 
-// The bits of 2^(j/4) beyond those of 1, less j << 21: added to q << 21 of a q = j mod 4, they give 2^(q/4).
-const uint32_t quarters[4] = {0x00000000, 0xfff837f0, 0xfff504f3, 0xfff744fd};
+// The bits of u 2^(j/4) beyond those of 1, less j << 21: added to q << 21 of a q = j mod 4, they give u 2^(q/4). With
+// this u all four are numbers of the format, to 4e-10.
+const uint32_t quarters[4] = {0x0003b496, 0xfffca001, 0xfffa4274, 0xfffd8050};
 
 }}  // namespace

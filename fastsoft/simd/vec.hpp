@@ -65,6 +65,7 @@ TV mul_sub(vec<T, U> a, vec<T, U> b, vec<T, U> c) { EACH a.r[i] = mul_sub(a.r[i]
 TV sub_mul(vec<T, U> c, vec<T, U> a, vec<T, U> b) { EACH c.r[i] = sub_mul(c.r[i], a.r[i], b.r[i]); return c; }
 // a > b ? a : b, hence b where either is NaN.
 TV larger(vec<T, U> a, vec<T, U> b) { EACH a.r[i] = larger(a.r[i], b.r[i]); return a; }
+TV absolute(vec<T, U> a) { EACH a.r[i] = absolute(a.r[i]); return a; }
 
 TM equal(vec<T, U> a, vec<T, U> b) { mask<T, U> m; EACH m.r[i] = equal(a.r[i], b.r[i]); return m; }
 // !(a < b), hence true where either is NaN.

@@ -63,6 +63,7 @@ TV div(const V& a, const V& b) { return each<V>([&](int i) { return a.a[i] / b.a
 TV fmadd(const V& a, const V& b, const V& c) { return each<V>([&](int i) { return std::fma(a.a[i], b.a[i], c.a[i]); }); }
 TV fmsub(const V& a, const V& b, const V& c) { return each<V>([&](int i) { return std::fma(a.a[i], b.a[i], -c.a[i]); }); }
 TV fnmadd(const V& a, const V& b, const V& c) { return each<V>([&](int i) { return std::fma(-a.a[i], b.a[i], c.a[i]); }); }
+TV abs(const V& a) { return each<V>([&](int i) { return std::abs(a.a[i]); }); }
 TV max(const V& a, const V& b) { return each<V>([&](int i) { return a.a[i] > b.a[i] ? a.a[i] : b.a[i]; }); }
 template <class V> inline bits<V> cmp(const V& a, const V& b, int how) {
     return mask<bits<V>>(count<V>, [&](int i) {
@@ -90,6 +91,9 @@ template <class F> inline i512 words(const i512& a, const i512& b, F f) {
     return as<i512>(each<u32>([&](int i) { return f(x.a[i], y.a[i]); }));
 }
 inline i512 add_32(const i512& a, const i512& b) { return words(a, b, [](uint32_t x, uint32_t y) { return x + y; }); }
+inline i512 max_32(const i512& a, const i512& b) {
+    return words(a, b, [](uint32_t x, uint32_t y) { return (int32_t)x > (int32_t)y ? x : y; });
+}
 inline i512 slli_32(const i512& a, int k) { return words(a, a, [=](uint32_t x, uint32_t) { return x << k; }); }
 inline i512 srli_32(const i512& a, int k) { return words(a, a, [=](uint32_t x, uint32_t) { return x >> k; }); }
 inline i512 slli_64(const i512& a, int k) { return as<i512>(each<u64>([&](int i) { return as<u64>(a).a[i] << k; })); }
@@ -165,6 +169,8 @@ inline void mask_store_16(void* p, m16 m, __m256i a) {
 #define _mm512_fmsub_pd emulated::fmsub
 #define _mm512_fnmadd_ps emulated::fnmadd
 #define _mm512_fnmadd_pd emulated::fnmadd
+#define _mm512_abs_ps emulated::abs
+#define _mm512_abs_pd emulated::abs
 #define _mm512_max_ps emulated::max
 #define _mm512_max_pd emulated::max
 #define _mm512_cmp_ps_mask emulated::cmp
@@ -187,6 +193,8 @@ inline void mask_store_16(void* p, m16 m, __m256i a) {
 #define _mm512_set1_epi32 emulated::set1_32
 #define _mm512_set1_epi64 emulated::set1_64
 #define _mm512_add_epi32 emulated::add_32
+#define _mm512_max_epi32 emulated::max_32
+#define _mm512_setzero_si512() emulated::set1_32(0)
 #define _mm512_slli_epi32 emulated::slli_32
 #define _mm512_srli_epi32 emulated::srli_32
 #define _mm512_slli_epi64 emulated::slli_64
