@@ -5,7 +5,7 @@
 
 exp:  e^r = 1 + (r + r^2 q(r)) on |r| <= ln 2 / 2 and a little more, because k = round(x log2 e) is chosen
       with a rounded log2 e. q minimises the largest *relative* error of the whole. EXP_RAISED: the same with all r
-      higher by 0.1. EXP_QUARTER: the same on
+      higher by 0.0965. EXP_QUARTER: the same on
       |r| <= ln 2 / 8, beside unit 2^(j/4) (QUARTERS: their bits, less those of 1 and of j << 21). UNIT, from 1
       to 2^(1/4), is such that these four are nearest to numbers of the format.
 log:  log(1 + f) = f - (f^2/2 - s (f^2/2 + R(s^2))), s = f / (2 + f), with R(z) = z w(z), which is
@@ -26,7 +26,7 @@ from mpmath import exp, linspace, log, lu_solve, matrix, mp, mpf, sqrt
 
 mp.dps = 60
 LN2 = log(2)
-RAISE = mpf(0.1)
+RAISE = mpf(0.0965)
 SIMD = pathlib.Path(__file__).parents[1] / "fastsoft" / "simd"
 HEADERS = (SIMD / "math.hpp", SIMD / "types.hpp")
 
@@ -124,7 +124,8 @@ def derive():
         c, error = fit(exp_tail, exp_weight, -high, high, exp_degree, dtype)
         yield "EXP_Q", dtype, c, error * 2**bits
         if dtype == "float64":
-            c, error = fit(exp_tail, exp_weight, RAISE - high, RAISE + high, exp_degree, dtype)
+            half = LN2 / 2 + mpf("0.0001")
+            c, error = fit(exp_tail, exp_weight, RAISE - half, RAISE + half, exp_degree, dtype)
             yield "EXP_RAISED", dtype, c, error * 2**bits
         if dtype == "float32":
             c, error = fit(exp_tail, exp_weight, -high / 4, high / 4, 2, dtype)

@@ -95,7 +95,9 @@ cdef inline void tile_sum(
             at_once = TURNED
     if n <= at_once:
         tile_terms(x, terms, n, shared, how, which, ahead)
-        sum_of_tile(<const floating*> terms, <const floating*> x, x if keep else <floating*> NULL, n, shared[0], which, total[0])
+        sum_of_tile(
+            <const floating*> terms, <const floating*> x, x if keep else <floating*> NULL, n, shared[0], which, total[0]
+        )
     else:
         tile_parts(x, keep, n, shared, how, which, ahead, part)
         fold_parts(part, min(n, lanes), which)

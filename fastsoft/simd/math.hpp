@@ -32,10 +32,10 @@ template <> struct constants<double> {
         0.0083333333335138815, 0.00138888889484415, 0.00019841269476662723, 2.4801487643042569e-05,
         2.7557602161057436e-06, 2.7632334780484964e-07, 2.4998500492850607e-08};
     static constexpr bool by_quarters = false;
-    static constexpr double exp_raised[] = {0.49999999999999839, 0.16666666666666669, 0.041666666666872451,
-        0.0083333333331416203, 0.0013888888806945223, 0.0001984127133171506, 2.4801713828145704e-05,
-        2.7553836596811217e-06, 2.7503803414483286e-07, 2.7596466104963549e-08};
-    static constexpr double raise = 0.1;
+    static constexpr double exp_raised[] = {0.49999999999999867, 0.16666666666666768, 0.041666666666844543,
+        0.00833333333308694, 0.0013888888816518104, 0.00019841271386867204, 2.480170004640428e-05,
+        2.7553909280053706e-06, 2.7510924092270621e-07, 2.7501193693624406e-08};
+    static constexpr double raise = 0.0965;
     static constexpr double unit = 1;
     static constexpr double log_w[] = {0.66666666666666663, 0.40000000000006214, 0.28571428569095658, 0.2222222264541647,
         0.18181775769670588, 0.15387086439442849, 0.13250210877769913, 0.13250522527498387};
@@ -174,8 +174,9 @@ template <class T, int U> INLINE Term<T> part(const Term<T, U>& a, int k) {
 }
 template <class T> using BunchTerm = Term<T, together>;
 // e^z 2^(headroom - K) of z = hi + lo with |hi| within reach and lo far smaller, s.low <= hi <= s.top, round = s.round:
-// 0 at s.low; NaN stays NaN. p + rest is off by at most 2^-2 ulp of 1; of Others, and of All, 2^-1 in double. There the
-// roundings of r and p matter least beside a large 1 + p, so that All have r from -0.35 log 2 to 0.65 log 2.
+// 0 at s.low; NaN stays NaN. p + rest is off by at most 2^-2 ulp of 1; in double, of All and of Others, 2^-1. There the
+// roundings of r and p weigh least beside a large 1 + p, so that All have r from -0.25 to log 2 - 0.25: r_hi, not larger
+// than z then, is exact.
 template <class T, class How, class Which, int U>
 INLINE Term<T, U> exp_shifted(pair<T, U> z, vec<T, U> round, How how, Which) {
     typedef constants<T> C;
