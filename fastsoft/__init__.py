@@ -16,9 +16,11 @@ from .derivatives import (
     softmax_vjp_zeros,
 )
 from .losses import cross_entropy, cross_entropy_grad, softmax_cross_entropy, softmax_cross_entropy_with_grad
+from .state import LogSumExp
 
 __all__ = [
     "EmptyRowError",
+    "LogSumExp",
     "SingularGradientError",
     "SoftmaxJacobian",
     "__version__",

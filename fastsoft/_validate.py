@@ -50,8 +50,8 @@ class EmptyRowError(ValueError):
         The index of the first, over the batch axes.
     """
 
-    def __init__(self, count: int, first: tuple[int, ...]) -> None:
-        super().__init__(f"x: {count} empty row(s) (all -inf or all masked), the first at batch index {first}; "
+    def __init__(self, count: int, first: tuple[int, ...], name: str = "x") -> None:
+        super().__init__(f"{name}: {count} empty row(s) (all -inf or all masked), the first at batch index {first}; "
                          'empty="nan" or empty="zero" allows them')  # fmt: skip
         self.count = count
         self.first = first
@@ -210,8 +210,8 @@ def beyond(how: int, dtype: np.dtype[Any]) -> bool:
     return how == WIDE and dtype != np.float64
 
 
-def mask(where: object, shape: tuple[int, ...]) -> Array | None:
-    """`where` as booleans of x's shape."""
+def mask(where: object, shape: tuple[int, ...], name: str = "x") -> Array | None:
+    """`where` as booleans of the shape of x, or of what is named."""
     if where is None:
         return None
     if isinstance(where, np.ma.MaskedArray):
@@ -222,7 +222,7 @@ def mask(where: object, shape: tuple[int, ...]) -> Array | None:
     try:
         return np.broadcast_to(w, shape)
     except ValueError:
-        raise ValueError(f"where must broadcast to the shape of x, {shape}, got {w.shape}") from None
+        raise ValueError(f"where must broadcast to the shape of {name}, {shape}, got {w.shape}") from None
 
 
 def empty_value(empty: object) -> float:
@@ -238,9 +238,43 @@ def no_empty_rows(x: Array, axis: tuple[int, ...], where: Array | None) -> None:
         return
     with quiet():
         top = np.max(x, axis=axis, initial=-np.inf, where=True if where is None else where)
+    no_empty_tops(top)
+
+
+def no_empty_tops(top: Array, name: str = "x") -> None:
+    """The same by the maxima of the rows."""
     rows = np.argwhere(np.asarray(top == -np.inf))
     if len(rows):
-        raise EmptyRowError(len(rows), tuple(map(int, rows[0])))
+        raise EmptyRowError(len(rows), tuple(map(int, rows[0])), name)
+
+
+def floating(dtype: Any) -> np.dtype[Any]:
+    """A dtype that the kernels take, in native byte order."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be {FLOATS}, got {dtype!r}") from None
+    if found.name not in FLOATS.split(", "):
+        raise TypeError(f"dtype must be {FLOATS}, got {found}")
+    return found.newbyteorder("=")
+
+
+def shape(shape: object) -> tuple[int, ...]:
+    """`shape`, an int or a tuple of ints, as a tuple."""
+    try:
+        found = tuple(map(operator.index, shape if isinstance(shape, (tuple, list)) else (shape,)))  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"shape must be an int or a tuple of ints, got {shape!r}") from None
+    if any(n < 0 for n in found):
+        raise ValueError(f"shape must not be negative, got {shape!r}")
+    return found
+
+
+def seen(classes: int) -> int:
+    """How many classes a row has seen, if it can tell them apart."""
+    if classes > 1 << 31:
+        raise OverflowError(f"chunk: a row can see {1 << 31} classes, got {classes}")
+    return classes
 
 
 def new(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -107,6 +107,7 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     void store(float*, bunch[float], ptrdiff_t left)
     void store(double*, bunch[double], ptrdiff_t left)
     int together
+    int exp_together
     int exp_vecs[T, Which](T, Which)
     bint has_fma
     bint turns
@@ -327,6 +328,33 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     control enter()
     void leave(control)
     int64_t now()
+
+cdef extern from "tally.hpp" namespace "fastsoft" nogil:
+    int tally_bins
+    int64_t no_bin
+    cppclass Tally:
+        double max
+        int64_t ties
+        int64_t top
+        int64_t* bin  # an array of tally_bins, as those below
+    cppclass Window:
+        bint all_near
+    cppclass Rank:
+        vec[double] second
+        vec[double] ties
+    cppclass Bins:
+        vec[double]* sum
+    bint set_window(Window&, double max, double second, const Factor&)
+    void rank_some(Rank&, const double* x, ptrdiff_t left, vec[double] max)
+    void tally_some[How](Bins&, const double* x, ptrdiff_t left, const Window&, How)
+    void tally_far(Bins&, const double* x, ptrdiff_t left, const Window&, const Factor&)
+    void add_lanes(Tally&, const Bins&, const Window&)
+    void add_tally(Tally&, const Tally&, const Factor&)
+    void set_known[How](Shift[double]&, Sums[double]&, const Tally&, const Factor&, How)
+    double log_of_all(const Sums[double]&, const Shift[double]&, const Tally&, const Factor&)
+    void share_some[How](const double* x, double* y, ptrdiff_t left, const Shared[double]&, const Rest[double]&, How)
+    void missing_some[How](const double* x, double* y, ptrdiff_t left, const Shared[double]&, const Rest[double]&, How)
+    void log_share_some[How](const double* x, double* y, ptrdiff_t left, const Shared[double]&, const Log[double]&, How)
 
 ctypedef fused floating:  # the types that are computed in
     float
