@@ -251,18 +251,18 @@ def no_empty_tops(top: Array, name: str = "x") -> None:
 def floating(dtype: Any) -> np.dtype[Any]:
     """A dtype that the kernels take, in native byte order."""
     try:
-        found = np.dtype(dtype)
+        found: np.dtype[Any] = np.dtype(np.dtype(dtype).type)
     except TypeError:
         raise TypeError(f"dtype must be {FLOATS}, got {dtype!r}") from None
     if found.name not in FLOATS.split(", "):
         raise TypeError(f"dtype must be {FLOATS}, got {found}")
-    return found.newbyteorder("=")
+    return found
 
 
 def shape(shape: object) -> tuple[int, ...]:
     """`shape`, an int or a tuple of ints, as a tuple."""
     try:
-        found = tuple(map(operator.index, shape if isinstance(shape, (tuple, list)) else (shape,)))  # type: ignore[arg-type]
+        found = tuple(map(operator.index, shape if isinstance(shape, (tuple, list)) else (shape,)))
     except TypeError:
         raise TypeError(f"shape must be an int or a tuple of ints, got {shape!r}") from None
     if any(n < 0 for n in found):

@@ -84,7 +84,7 @@ class LogSumExp:
     >>> second = fastsoft.LogSumExp(2).update(x[:, 3:])
     >>> whole = first.copy().merge(second)
     >>> whole.result().round(3)
-    array([ 2.646, 20.   ])
+    array([ 2.647, 20.   ])
     >>> whole.softmax(x[:, :3]).round(3)
     array([[0.524, 0.193, 0.071],
            [0.   , 1.   , 0.   ]])
@@ -129,7 +129,12 @@ class LogSumExp:
         return f"LogSumExp(shape={self.shape}, dtype={self.dtype}, temperature={self.temperature})"
 
     def update(
-        self, chunk: npt.ArrayLike, axis: int = -1, *, where: npt.ArrayLike | None = None, num_threads: int | None = None
+        self,
+        chunk: npt.ArrayLike,
+        axis: int = -1,
+        *,
+        where: npt.ArrayLike | None = None,
+        num_threads: int | None = None,
     ) -> LogSumExp:
         """Add classes to the rows.
 
@@ -160,7 +165,7 @@ class LogSumExp:
             More than 2**31 classes.
         """
         x, k, mask, threads = self._checked(chunk, axis, where, num_threads)
-        seen = _validate.seen(self._seen + x.shape[k])
+        seen = _validate.seen(self._seen + (x.shape[k] if x.ndim else 1))
         whole = x.size <= PIECE
         own = self._tallies if whole else LogSumExp(self._shape)._tallies  # what is interrupted must not stay half done
         self._run(SEEN, own, x, None, mask, k, math.nan, threads)
@@ -308,7 +313,12 @@ class LogSumExp:
         return self._shares(LOG_SHARE, chunk, axis, where, empty, out, num_threads)
 
     def softmax_complement(
-        self, chunk: npt.ArrayLike, axis: int = -1, *, where: npt.ArrayLike | None = None, num_threads: int | None = None
+        self,
+        chunk: npt.ArrayLike,
+        axis: int = -1,
+        *,
+        where: npt.ArrayLike | None = None,
+        num_threads: int | None = None,
     ) -> Array:
         """How much the probabilities of some classes lack to 1, without cancellation: 1 - softmax.
 
@@ -340,10 +350,7 @@ class LogSumExp:
         k = _validate.axis(axis, x.ndim)
         if _validate.without(x.shape, k) != self._shape:
             raise ValueError(f"chunk must be of the state's shape {self._shape} without axis {k}, got {x.shape}")
-        mask = _validate.mask(where, x.shape, "chunk")
-        if x.ndim == 0:  # one class
-            x, mask = x.reshape(1), None if mask is None else mask.reshape(1)
-        return x, k, mask, allowed(num_threads)
+        return x, k, _validate.mask(where, x.shape, "chunk"), allowed(num_threads)
 
     def _shares(
         self, part: int, chunk: object, axis: object, where: object, empty: object, out: object, num_threads: object
@@ -351,19 +358,30 @@ class LogSumExp:
         """What the classes of a chunk get: check everything, then compute."""
         x, k, mask, threads = self._checked(chunk, axis, where, num_threads)
         fill = _validate.empty_value(empty)
-        y = _validate.result(out, np.shape(chunk), x.dtype)
+        y = _validate.result(out, x.shape, x.dtype)
         if empty == "raise":
             _validate.no_empty_tops(self._tallies[..., 0].view(np.float64), "chunk")
         target = np.empty(y.shape, y.dtype) if out is not None and _validate.must_copy(y, x, mask) else y
-        self._run(part, self._tallies, x, target.reshape(x.shape), mask, k, fill, threads)
+        self._run(part, self._tallies, x, target, mask, k, fill, threads)
         if target is not y:
             y[...] = target
         return y
 
     def _run(
-        self, part: int, tallies: Array, x: Array, y: Array | None, mask: Array | None, axis: int, fill: float, threads: int
+        self,
+        part: int,
+        tallies: Array,
+        x: Array,
+        y: Array | None,
+        mask: Array | None,
+        axis: int,
+        fill: float,
+        threads: int,
     ) -> None:
-        """Run the kernel over the chunk, in pieces."""
+        """Run the kernel over the chunk, in pieces; all arrays have its shape."""
+        if x.ndim == 0:  # one class
+            x = x.reshape(1)
+            y, mask = None if y is None else y.reshape(1), None if mask is None else mask.reshape(1)
         n = x.shape[axis]
         for start, stop in pieces(x.size // n if x.size else 0, n):
             kernels.state_part(part, tallies, x, y, mask, axis, self._how, self._factor, fill, threads, start, stop)

@@ -737,6 +737,38 @@ def test_floating_point_control_after_the_start(op: Operation, isa: str, control
         assert_same_bits(got, want)
 
 
+@pytest.mark.parametrize("change", ["flush", "upwards"])
+def test_floating_point_control_of_a_state(isa: str, control: ctypes.CDLL, change: str) -> None:
+    """The same for rows in chunks, their merging too."""
+    x = np.linspace(0, -745, 300_000).reshape(2, -1)  # the sum of the others, and results, are subnormal
+    x[1] = -745
+    x[1, 0] = 0
+    results, states = [], []
+
+    def compute() -> None:
+        for threads in (1, 2):
+            s = fastsoft.LogSumExp(2).update(x[:, ::2], num_threads=threads)
+            s.merge(fastsoft.LogSumExp(2).update(x[:, 1::2].astype(np.float64), num_threads=threads))
+            for f in (s.softmax, s.log_softmax, s.softmax_complement):
+                results.append(f(x, num_threads=threads))
+            results.append(s.result())
+        states.append(control.state())
+
+    compute()
+
+    def compute_so() -> None:
+        control.set_state(control.state() | getattr(control, change)())
+        states.append(control.state())
+        compute()
+
+    thread = threading.Thread(target=compute_so)
+    thread.start()
+    thread.join(60)
+    assert states[1] == states[2]
+    for k in range(4, len(results)):
+        assert_same_bits(results[k], results[k % 4])
+
+
 def test_import_leaves_the_control_register(control: ctypes.CDLL) -> None:
     """Importing the package, and computing in threads, changes no control bit of the importing thread."""
     code = f"""

@@ -60,7 +60,7 @@ cdef inline void sum_others(
     add_lanes(tally[0], a, w[0])
 
 
-cdef void see(const double* x, Py_ssize_t n, const Operation* op, Tally* tally) noexcept nogil:
+cdef void add_entries(const double* x, Py_ssize_t n, const Operation* op, Tally* tally) noexcept nogil:
     """Entries x, at most PART, into the tally of their row"""
     cdef vec[double] tops = block_max(x, n)
     cdef double top, second
@@ -107,7 +107,7 @@ cdef struct Known:  # what the entries of a row need
     Log[double] log
 
 
-cdef inline void know(const Tally* tally, const Operation* op, int part, Known* known) noexcept nogil:
+cdef inline void know_row(const Tally* tally, const Operation* op, int part, Known* known) noexcept nogil:
     """What a row needs whose tally is complete"""
     cdef Shift[double] s
     cdef Sums[double] sums
@@ -125,7 +125,9 @@ cdef inline void know(const Tally* tally, const Operation* op, int part, Known* 
         known.rest = rest(sums, s)
 
 
-cdef inline void give(const double* x, double* y, Py_ssize_t n, const Known* known, int part, How how) noexcept nogil:
+cdef inline void results_in_one_way(
+    const double* x, double* y, Py_ssize_t n, const Known* known, int part, How how
+) noexcept nogil:
     """y of entries x of a row"""
     cdef Py_ssize_t i, step = exp_together * REGISTER // <Py_ssize_t> sizeof(double)
     cdef Shared[double] s = known.shared
@@ -145,7 +147,7 @@ cdef inline void give(const double* x, double* y, Py_ssize_t n, const Known* kno
             missing_some(x + i, y + i, n - i, s, rest, how)
 
 
-cdef void tell(const double* x, double* y, Py_ssize_t n, const Known* known, int part) noexcept nogil:
+cdef void results_of_entries(const double* x, double* y, Py_ssize_t n, const Known* known, int part) noexcept nogil:
     """The same in any way"""
     cdef Plain plain
     cdef Scaled scaled
@@ -155,11 +157,11 @@ cdef void tell(const double* x, double* y, Py_ssize_t n, const Known* known, int
         for i in range(n):
             y[i] = known.value
     elif known.how == PLAIN:
-        give(x, y, n, known, part, plain)
+        results_in_one_way(x, y, n, known, part, plain)
     elif known.how == SCALED:
-        give(x, y, n, known, part, scaled)
+        results_in_one_way(x, y, n, known, part, scaled)
     else:
-        give(x, y, n, known, part, wide)
+        results_in_one_way(x, y, n, known, part, wide)
 
 
 # ---- blocks, wherever they lie ----
@@ -223,12 +225,12 @@ cdef inline void block_out(
         scatter_rows(b, scratch, i, count, b.n, unused)
 
 
-cdef inline void blocks(
+cdef inline void compute_blocks(
     const Batch* b, Tally* tallies, Tally* edge, int part, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t first,
     Py_ssize_t last, double* wide, floating* scratch, element* unused
 ) noexcept nogil:
-    """Of rows start .. stop blocks first .. last, the rows' blocks one after the other. Tallies of the first rows, which
-    others may hold parts of, go to `edge`."""
+    """Of rows start .. stop blocks first .. last, the rows' blocks one after the other. The tallies of the first rows,
+    of which others may have blocks, go to `edge`."""
     cdef Batch own = b[0]
     cdef Py_ssize_t k, r, i, count, begin, before = -1, rows = abreast(b), each = blocks_of(b)
     cdef Py_ssize_t classes = PART // rows, size = sizeof(element)
@@ -248,19 +250,19 @@ cdef inline void blocks(
         if part == SEEN:
             to = edge if k // each == first // each else tallies + i
             for r in range(count):
-                see(x + r * own.n, own.n, &b.op, to + r)
+                add_entries(x + r * own.n, own.n, &b.op, to + r)
             continue
         own.out = b.out + begin * b.out_step
         if i != before:
             for r in range(count):
-                know(tallies + i + r, &b.op, part, &known[r])
+                know_row(tallies + i + r, &b.op, part, &known[r])
             before = i
         y = wide
         if element is double:
             if count == 1 and b.out_step == size:
                 y = <double*> (own.out + offset(b, b.out_stride, i))
         for r in range(count):
-            tell(x + r * own.n, y + r * own.n, own.n, &known[r], part)
+            results_of_entries(x + r * own.n, y + r * own.n, own.n, &known[r], part)
         if y == wide:
             block_out(&own, i, count, y, scratch, unused)
 
@@ -278,9 +280,9 @@ cdef void some_blocks(
     cdef Tally* edge = edge_in(scratch)
     cdef double* wide = <double*> scratch
     if element is double:
-        blocks[double, element](b, tallies, edge, part, start, stop, first, last, wide, wide, unused)
+        compute_blocks[double, element](b, tallies, edge, part, start, stop, first, last, wide, wide, unused)
     else:
-        blocks[float, element](
+        compute_blocks[float, element](
             b, tallies, edge, part, start, stop, first, last, wide, <float*> (wide + PART), unused
         )
     leave(state)

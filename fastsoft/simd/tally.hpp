@@ -7,9 +7,9 @@ namespace fastsoft { namespace {
 
 // A row: its maximum, how many entries equal it, and the sum of e^z over the others, in bins of 32 bits that lie at
 // multiples of 32 of the binary exponent: sum_i bin[i] 2^(32 (top - i)). The first bin is that of the largest of the
-// others. Each term is rounded to the last bin by itself, as a function of its x alone, and no bin carries into another:
-// what falls out of the last one, when a larger term moves the bins, has left no trace. Beside the largest of the
-// others a term is off by 2^-97 at most; a bin holds 2^31 terms.
+// others. Each term is rounded to the last bin by itself, as a function of its x alone, and no bin carries into
+// another: what falls out of the last one, when a larger term moves the bins, has left no trace. Beside the largest of
+// the others a term is off by 2^-97 at most; a bin holds 2^31 terms.
 const int tally_bins = 4, bin_bits = 32;
 struct Tally {
     double max;    // NaN where the row holds one; -inf where nothing has been seen
@@ -34,7 +34,7 @@ inline void add_bins(Tally& a, int64_t top, const int64_t* bin) {
 // z = x / T of any x: hi + lo + 32 periods log 2, hi within reach and lo far smaller.
 struct Place { double hi, lo; int64_t periods; };
 const double no_periods = has_fma ? 3.7e8 : 709;  // below it z is what argument() gives
-const double too_far = 0x1p64;  // from here on neighbours are so far apart that beside the larger the smaller is nothing
+const double too_far = 0x1p64;  // from here on of two different numbers the smaller is nothing beside the larger
 
 // a + b; what its rounding loses is added to rest.
 inline double two_sum(double a, double b, double& rest) {
@@ -108,7 +108,7 @@ APART bool set_window(Window& w, double max, double second, const Factor& f) {
     const int first = (int)std::floor((in_lane(exponent(w.value), 0) + w.power) / bin_bits);
     w.top = w.place.periods + first;
     for (int i = 0; i < tally_bins; i++) {
-        w.unit[i] = std::ldexp(1.0, bin_bits * (first - i) - w.power);
+        w.unit[i] = i == 0 ? std::ldexp(1.0, bin_bits * first - w.power) : w.unit[i - 1] * std::ldexp(1.0, -bin_bits);
         w.grid[i] = fill(0x1.8p52 * w.unit[i]);
     }
     w.all_near = w.place.periods == 0 && std::fabs(w.place.hi) + 400 < no_periods;
@@ -128,7 +128,7 @@ INLINE void rank_some(Rank& a, const double* x, ptrdiff_t left, vec<double> max)
     }
 }
 
-// Terms in whole units of their bins, added up without a rounding, up to 2^21 in a lane; NaN where a term is.
+// Terms in whole units of their bins, added up without a rounding, up to 2^20 of them; NaN where a term is.
 struct Bins { vec<double> sum[tally_bins]; };
 template <int U> INLINE void add_others(Bins& a, vec<double, U> e, vec<double, U> x, const Window& w) {
     e = keep(not_below(x, spread<U>(w.low)), drop(equal(x, spread<U>(w.max)), e));
@@ -164,13 +164,15 @@ APART void tally_far(Bins& a, const double* x, ptrdiff_t left, const Window& w, 
 
 // The lanes of a to the others of `to`, unless one is NaN: then so is the row.
 APART void add_lanes(Tally& to, const Bins& a, const Window& w) {
-    int64_t bin[tally_bins] = {};
+    int64_t bin[tally_bins];
     for (int i = 0; i < tally_bins; i++) {
-        for (int k = 0; k < vec<double>::lanes; k++) {
-            const double sum = in_lane(a.sum[i], k);
-            if (sum != sum) to.max = sum;
-            else bin[i] += (int64_t)(sum / w.unit[i]);
+        double sum = 0;
+        for (int k = 0; k < vec<double>::lanes; k++) sum += in_lane(a.sum[i], k);
+        if (sum != sum) {
+            to.max = sum;
+            return;
         }
+        bin[i] = (int64_t)(sum / w.unit[i]);
     }
     add_bins(to, w.top, bin);
 }
@@ -212,8 +214,8 @@ inline void add_tally(Tally& to, const Tally& b, const Factor& f) {
 
 // The sum of the others times 2^-power, without these periods.
 inline pair<double> others_of(const Tally& t, int64_t periods, int power) {
-    const int64_t apart = t.top == no_bin ? -100 : t.top - periods;
-    const int bins = apart < -100 ? -100 : apart > 100 ? 100 : (int)apart;
+    const int64_t most = (int64_t)1 << 40, apart = t.top == no_bin ? -most : t.top - periods;
+    const int64_t lowest = bin_bits * ((apart < -most ? -most : apart) - tally_bins + 1) - power;  // never far above 0
     double digit[tally_bins + 1];
     int64_t carry = 0;
     for (int i = tally_bins; i > 1; i--) {
@@ -230,7 +232,7 @@ inline pair<double> others_of(const Tally& t, int64_t periods, int power) {
         merge_values(sum, d);
     }
     const pair<double> s = fast_two_sum(sum.hi, sum.lo);
-    const int shift = bin_bits * (bins - tally_bins + 1) - power;
+    const int shift = (int)(lowest < -4000 ? -4000 : lowest);
     return {fill(std::ldexp(in_lane(s.hi, 0), shift)), fill(std::ldexp(in_lane(s.lo, 0), shift))};
 }
 // The same in all lanes, as rows that are seen at once have it.
@@ -263,9 +265,12 @@ INLINE double log_of_all(const Sums<double>& a, const Shift<double>& s, const Ta
     Shared<double> each;
     each.c_hi = fill(f.hi);
     each.c_lo = fill(f.lo);
-    const pair<double> z = argument(fill(t.max * f.g), each, Scaled()), log = log_of_sum(a, s), sum = two_sum(z.hi, log.hi);
-    const double top = in_lane(z.hi, 0);
-    return std::fabs(top) < too_far ? in_lane(sum.hi + (sum.lo + (log.lo + z.lo)), 0) : top;  // which may be infinite
+    const pair<double> log = log_of_sum(a, s);
+    const pair<double> half = argument(fill(t.max * (f.g * 0.5)), each, Scaled());  // max * g itself may overflow
+    const vec<double> top = half.hi + half.hi;
+    const pair<double> sum = two_sum(top, log.hi);
+    if (!(std::fabs(in_lane(top, 0)) < too_far)) return in_lane(top, 0);  // which may be infinite
+    return in_lane(sum.hi + (sum.lo + (log.lo + (half.lo + half.lo))), 0);
 }
 
 // What is larger than all that has been seen has no place in the row.
@@ -273,23 +278,31 @@ template <int U> INLINE vec<double, U> if_known(vec<double, U> y, vec<double, U>
     return choose(not_below(spread<U>(s.max), x), y, fill<U>(std::numeric_limits<double>::quiet_NaN()));
 }
 // e^z times r, e^z before it is rounded.
-template <class How, int U> INLINE vec<double, U> share(vec<double, U> x, const Shared<double>& s, const pair<double>& r, How how) {
+template <class How, int U>
+INLINE vec<double, U> share(vec<double, U> x, const Shared<double>& s, const pair<double>& r, How how) {
     const Term<double, U> e = shifted_term(x, s, how);
     const pair<double, U> sum = {value(e), mul_add(e.scale, e.p, e.scale - value(e))};
     return has_fma ? times_factor(sum, r) : scaled(sum.hi, r) + sum.lo * spread<U>(r.hi);
 }
-template <class How> INLINE void share_some(const double* x, double* y, ptrdiff_t left, const Shared<double>& s, const Rest<double>& q, How how) {
+template <class How>
+INLINE void share_some(
+    const double* x, double* y, ptrdiff_t left, const Shared<double>& s, const Rest<double>& q, How how) {
     const auto v = load_some<exp_together>(x, left, -std::numeric_limits<double>::infinity());
     store(y, if_known(share(v, s, q.factor, how), v, s), left);
 }
 // 1 - share, that of a maximum without cancellation.
-template <class How> INLINE void missing_some(const double* x, double* y, ptrdiff_t left, const Shared<double>& s, const Rest<double>& q, How how) {
+template <class How>
+INLINE void missing_some(
+    const double* x, double* y, ptrdiff_t left, const Shared<double>& s, const Rest<double>& q, How how) {
     constexpr int U = exp_together;
     const vec<double, U> v = load_some<U>(x, left, -std::numeric_limits<double>::infinity());
-    const vec<double, U> own = fill<U>(1.0) - share(v, s, q.factor, how), largest = spread<U>(q.others.hi + q.others.lo);
+    const vec<double, U> largest = spread<U>(q.others.hi + q.others.lo);
+    const vec<double, U> own = fill<U>(1.0) - share(v, s, q.factor, how);
     store(y, if_known(choose(equal(v, spread<U>(s.max)), largest, own), v, s), left);
 }
-template <class How> INLINE void log_share_some(const double* x, double* y, ptrdiff_t left, const Shared<double>& s, const Log<double>& l, How how) {
+template <class How>
+INLINE void log_share_some(
+    const double* x, double* y, ptrdiff_t left, const Shared<double>& s, const Log<double>& l, How how) {
     const auto v = load_some<exp_together>(x, left, -std::numeric_limits<double>::infinity());
     store(y, if_known(log_value(v, l, s, how), v, s), left);
 }
