@@ -148,15 +148,16 @@ template <class How> INLINE void tally_some(Bins& a, const double* x, ptrdiff_t 
 APART void tally_far(Bins& a, const double* x, ptrdiff_t left, const Window& w, const Factor& f) {
     const ptrdiff_t lanes = vec<double>::lanes;
     double hi[lanes], lo[lanes], round[lanes];
-    for (ptrdiff_t i = 0; i < lanes; i++) {
-        Place z = {i < left ? x[i] : 0, 0, w.place.periods};  // NaN stays NaN
-        if (z.hi >= in_lane(w.low, 0) && z.hi < in_lane(w.max, 0)) find_place(z, x[i], f);
+    const vec<double> v = load(x, left, -std::numeric_limits<double>::infinity());
+    for (int i = 0; i < lanes; i++) {
+        const double own = in_lane(v, i);
+        Place z = {own, 0, w.place.periods};  // NaN stays NaN; what is no other is left out in the end
+        if (own >= in_lane(w.low, 0) && own < in_lane(w.max, 0)) find_place(z, own, f);
         hi[i] = z.hi;
         lo[i] = z.lo;
         round[i] = in_lane(w.each.round, 0) + (double)(bin_bits * (z.periods - w.place.periods)) * steps<double>;
     }
     const pair<double> z = {load(hi, lanes, 0.0), load(lo, lanes, 0.0)};
-    const vec<double> v = load(x, left, -std::numeric_limits<double>::infinity());
     add_others(a, value(exp_shifted(z, load(round, lanes, 0.0), Scaled())), v, w);
 }
 
