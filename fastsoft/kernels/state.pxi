@@ -62,7 +62,7 @@ cdef inline void sum_others(
 
 cdef void add_entries(const double* x, Py_ssize_t n, const Operation* op, Tally* tally) noexcept nogil:
     """Entries x, at most PART, into the tally of their row"""
-    cdef vec[double] tops = block_max(x, n)
+    cdef vec[double] tops = block_max(x, n, False)
     cdef double top, second
     cdef Tally own
     cdef Window w

@@ -103,7 +103,7 @@ APART bool set_window(Window& w, double max, double second, const Factor& f) {
     w.g = fill(f.g);
     w.max = fill(max);
     w.low = fill(low < lowest ? lowest : low);
-    w.value = value(exp_shifted(pair<double>{fill(w.place.hi), fill(w.place.lo)}, w.each.round, Scaled()));
+    w.value = value(exp_shifted(pair<double>{fill(w.place.hi), fill(w.place.lo)}, w.each.round, Scaled(), Others()));
     w.power = (int)(C::bias - (in_lane(w.each.round, 0) - C::round) / steps<double>);
     const int first = (int)std::floor((in_lane(exponent(w.value), 0) + w.power) / bin_bits);
     w.top = w.place.periods + first;
@@ -142,7 +142,7 @@ template <class How> INLINE void tally_some(Bins& a, const double* x, ptrdiff_t 
     constexpr int U = exp_together;
     const vec<double, U> v = load_some<U>(x, left, -std::numeric_limits<double>::infinity());
     const vec<double, U> scaled = std::is_same<How, Plain>::value ? v : v * spread<U>(w.g);
-    add_others(a, value(exp_shifted(argument(scaled, w.each, how), spread<U>(w.each.round), how)), v, w);
+    add_others(a, value(exp_shifted(argument(scaled, w.each, how), spread<U>(w.each.round), how, Others())), v, w);
 }
 // The same, one vec, of any x.
 APART void tally_far(Bins& a, const double* x, ptrdiff_t left, const Window& w, const Factor& f) {
@@ -158,7 +158,7 @@ APART void tally_far(Bins& a, const double* x, ptrdiff_t left, const Window& w, 
         round[i] = in_lane(w.each.round, 0) + (double)(bin_bits * (z.periods - w.place.periods)) * steps<double>;
     }
     const pair<double> z = {load(hi, lanes, 0.0), load(lo, lanes, 0.0)};
-    add_others(a, value(exp_shifted(z, load(round, lanes, 0.0), Scaled())), v, w);
+    add_others(a, value(exp_shifted(z, load(round, lanes, 0.0), Scaled(), Others())), v, w);
 }
 
 // ---- tallies ----
@@ -281,8 +281,8 @@ template <int U> INLINE vec<double, U> if_known(vec<double, U> y, vec<double, U>
 // e^z times r, e^z before it is rounded.
 template <class How, int U>
 INLINE vec<double, U> share(vec<double, U> x, const Shared<double>& s, const pair<double>& r, How how) {
-    const Term<double, U> e = shifted_term(x, s, how);
-    const pair<double, U> sum = {value(e), mul_add(e.scale, e.p, e.scale - value(e))};
+    const Term<double, U> e = shifted_term(x, s, how, Exact());
+    const pair<double, U> sum = {value(e), beyond(e, value(e), Exact())};
     return has_fma ? times_factor(sum, r) : scaled(sum.hi, r) + sum.lo * spread<U>(r.hi);
 }
 template <class How>
