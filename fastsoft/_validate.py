@@ -38,6 +38,9 @@ class SingularGradientError(ValueError):
         self.count = count
         self.first = first
 
+    def __reduce__(self) -> tuple[Any, ...]:  # from one process to another
+        return type(self), (self.count, self.first)
+
 
 class EmptyRowError(ValueError):
     """With ``empty="raise"``: a row holds nothing, being all -inf or all masked.
@@ -55,6 +58,9 @@ class EmptyRowError(ValueError):
                          'empty="nan" or empty="zero" allows them')  # fmt: skip
         self.count = count
         self.first = first
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.count, self.first)
 
 
 def array(x: object, name: str = "x") -> Array:

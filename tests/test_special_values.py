@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import math
+import pickle
 import platform
 import sys
 from typing import Any
@@ -169,6 +170,14 @@ def test_empty_raise(op: Operation) -> None:
     with pytest.raises(fastsoft.EmptyRowError) as caught:
         function(op)(x, empty="raise")
     assert (caught.value.count, caught.value.first) == (2, (1, 1, 2))
+
+
+@pytest.mark.parametrize("error", [fastsoft.EmptyRowError, fastsoft.SingularGradientError])
+def test_errors_go_from_process_to_process(error: Any) -> None:
+    """With all that they say."""
+    raised = error(3, (1, 2))
+    got = pickle.loads(pickle.dumps(raised))
+    assert (type(got), str(got), got.count, got.first) == (error, str(raised), 3, (1, 2))
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
