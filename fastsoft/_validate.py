@@ -155,7 +155,7 @@ def labels(t: object, n: int, ignore_index: object = None, name: str = "t") -> A
     found = a.astype(np.int64)
     if ignored is not None:
         found = np.where(ignored, -1, found)
-    return np.ascontiguousarray(found)
+    return np.ascontiguousarray(found).reshape(a.shape)  # which makes an axis where there is none
 
 
 def class_weights(weight: object, n: int) -> Array | None:

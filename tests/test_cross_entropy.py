@@ -122,6 +122,9 @@ def test_cross_entropy_of_labels(isa: str, dtype: str) -> None:
             assert (got[~finite] == INF).all()
             assert_same_bits(fastsoft.cross_entropy(np.ascontiguousarray(z.T), t.astype(kind), 0), got)
         assert np.array_equal(fastsoft.cross_entropy(z, dense(t, n).astype(number)), got)
+        assert_same_bits(fastsoft.cross_entropy(z[0], t[0]), got[0])
+        slopes = fastsoft.cross_entropy_grad(z, t, singular="inf")
+        assert_same_bits(fastsoft.cross_entropy_grad(z[0], t[0], singular="inf"), slopes[0])
 
 
 def test_cross_entropy_at_0(isa: str) -> None:
