@@ -1,10 +1,12 @@
-"""What the public functions share: the kernels' names for operations, the pieces in which long work is done, and a
-quiet NumPy."""
+"""What the public functions share: the kernels' names for operations, the pieces in which long work is done, a quiet
+NumPy, and the way out for Dask arrays."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -29,3 +31,16 @@ def quiet() -> Iterator[None]:
     which a mere conversion may set: that of a signalling NaN is invalid."""
     with _machine.DefaultState(), np.errstate(all="ignore"):
         yield
+
+
+def lazy(*arrays: object) -> bool:
+    """Whether there is a Dask array among them. Without `dask.array`, which is not imported here, there is none."""
+    found = getattr(sys.modules.get("dask.array"), "Array", None)
+    return found is not None and any(isinstance(a, found) for a in arrays)
+
+
+def on_dask(kind: int, arrays: dict[str, object], axis: object, out: object, **options: object) -> Any:
+    """What an operation gives for named arrays of which one is `lazy`: a Dask array, or two."""
+    from . import dask
+
+    return dask.call(kind, arrays, axis, out, options)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.exceptions import AxisError
 
 from . import _memory
-from ._run import quiet
+from ._run import lazy, quiet
 
 Array = np.ndarray[Any, Any]
 PLAIN, SCALED, WIDE = 0, 1, 2  # how x enters exp: simd/math.hpp
@@ -67,6 +67,8 @@ def array(x: object, name: str = "x") -> Array:
     """`x` as an array that the kernels take: a floating type, native byte order, aligned. No copy where that holds."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; pass {name}.data and where=~{name}.mask")
+    if lazy(x):
+        raise TypeError(f"{name} must not be a Dask array here: pass {name}.compute()")
     a = np.asarray(x)
     if a.dtype.kind in "biu" and issubclass(a.dtype.type, (np.integer, np.bool_)):
         return a.astype(np.float64)  # widened before anything is subtracted
@@ -89,14 +91,17 @@ def two_arrays(x: object, v: object, names: tuple[str, str] = ("x", "v")) -> tup
         with quiet():
             a, b = a.astype(both, copy=False), b.astype(both, copy=False)
     if a.shape != b.shape:
-        try:
-            shape = np.broadcast_shapes(a.shape, b.shape)
-        except ValueError:
-            raise ValueError(
-                f"{names[1]} must broadcast against {names[0]}, got shapes {b.shape} and {a.shape}"
-            ) from None
+        shape = common_shape(a.shape, b.shape, names)
         a, b = np.broadcast_to(a, shape), np.broadcast_to(b, shape)
     return a, b
+
+
+def common_shape(first: tuple[int, ...], second: tuple[int, ...], names: tuple[str, str]) -> tuple[int, ...]:
+    """The shape to which two arrays broadcast each other."""
+    try:
+        return np.broadcast_shapes(first, second)
+    except ValueError:
+        raise ValueError(f"{names[1]} must broadcast against {names[0]}, got shapes {second} and {first}") from None
 
 
 def axis(axis: object, ndim: int) -> int:
@@ -136,8 +141,10 @@ def are_labels(t: object, shape: tuple[int, ...]) -> bool:
     return t.dtype.kind in "iu" and t.shape == shape
 
 
-def labels(t: object, n: int, ignore_index: object = None, name: str = "t") -> Array:
-    """Labels as contiguous int64, -1 where they are to be ignored."""
+def labels(
+    t: object, n: int, ignore_index: object = None, name: str = "t", start: tuple[int, ...] | None = None
+) -> Array:
+    """Labels as contiguous int64, -1 where they are to be ignored. `start`: where they begin in all of the labels."""
     if isinstance(t, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; pass {name}.filled(ignore_index)")
     a = np.asarray(t)
@@ -151,7 +158,8 @@ def labels(t: object, n: int, ignore_index: object = None, name: str = "t") -> A
     if a.size and not (a.min() >= 0 and a.max() < n):
         where = tuple(map(int, np.argwhere((a < 0) | (a >= n))[0]))
         also = "" if ignore_index is None else f", or ignore_index = {ignore_index}"
-        raise ValueError(f"{name} must hold labels from 0 to {n - 1}{also}, got {a[where]} at index {where}")
+        index = where if start is None else tuple(k + first for k, first in zip(where, start, strict=True))
+        raise ValueError(f"{name} must hold labels from 0 to {n - 1}{also}, got {a[where]} at index {index}")
     found = a.astype(np.int64)
     if ignored is not None:
         found = np.where(ignored, -1, found)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from . import _validate
 from ._dispatch import kernels
-from ._run import LOG_SOFTMAX, LOGSUMEXP, SOFTMAX, pieces, quiet
+from ._run import LOG_SOFTMAX, LOGSUMEXP, SOFTMAX, lazy, on_dask, pieces, quiet
 from ._threads import allowed, get_num_threads
 
 Array = np.ndarray[Any, Any]
@@ -237,6 +237,9 @@ def _run(
     keepdims: bool = False,
 ) -> Array:
     """Check everything, then compute: the long way, for any arguments."""
+    if lazy(x, where):
+        options = {"temperature": temperature, "empty": empty, "num_threads": num_threads, "keepdims": keepdims}
+        return on_dask(kind, {"x": x, "where": where}, axis, out, **options)  # type: ignore[no-any-return]
     a = _validate.array(x)
     shape = a.shape
     if a.ndim == 0:  # one class

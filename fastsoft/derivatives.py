@@ -9,7 +9,19 @@ import numpy.typing as npt
 
 from . import _validate
 from ._dispatch import kernels
-from ._run import DIAGONAL, LOG_VJP, LOG_VJP_FROM_OUTPUT, VJP, VJP_FROM_OUTPUT, VJP_GAP, pieces, quiet
+from ._run import (
+    DIAGONAL,
+    JACOBIAN,
+    LOG_VJP,
+    LOG_VJP_FROM_OUTPUT,
+    VJP,
+    VJP_FROM_OUTPUT,
+    VJP_GAP,
+    lazy,
+    on_dask,
+    pieces,
+    quiet,
+)
 from ._threads import allowed, get_num_threads
 from .api import softmax
 
@@ -77,6 +89,9 @@ def softmax_jacobian(
             y = kernels.plain_jacobian(x, axis, out, get_num_threads())
         if y is not None:
             return y  # type: ignore[no-any-return]
+    if lazy(x):
+        options = {"temperature": temperature, "num_threads": num_threads}
+        return on_dask(JACOBIAN, {"x": x}, axis, out, **options)  # type: ignore[no-any-return]
     a = _validate.array(x)
     k = _validate.axis(axis, a.ndim)
     how, factor = _validate.factor(temperature)
@@ -455,6 +470,8 @@ def softmax_vjp_zeros(x: npt.ArrayLike, v: npt.ArrayLike, axis: int = -1, *, tol
     >>> fastsoft.softmax_vjp_zeros(np.zeros(3), np.array([1.0, 2.0, 3.0]))
     array([False,  True, False])
     """
+    if lazy(x, v):
+        return on_dask(VJP_GAP, {"x": x, "v": v}, axis, None, tol=tol)  # type: ignore[no-any-return]
     a, w = _validate.two_arrays(x, v)
     if a.dtype.itemsize == 2:
         with quiet():
@@ -591,6 +608,9 @@ def _run(
     names: tuple[str, str] = ("x", "v"),
 ) -> Array:
     """Check everything, then compute: the long way, for any arguments."""
+    if lazy(x, v):
+        options = {"temperature": temperature, "num_threads": num_threads}
+        return on_dask(kind, dict(zip(names, (x, v), strict=True)), axis, out, **options)  # type: ignore[no-any-return]
     a, w = (_validate.array(x, names[0]), None) if v is None else _validate.two_arrays(x, v, names)
     shape = a.shape
     if a.ndim == 0:  # one class

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from . import _validate
 from ._dispatch import kernels
-from ._run import CROSS_ENTROPY, CROSS_ENTROPY_GRAD, LABELS, TARGETS, pieces, quiet
+from ._run import CROSS_ENTROPY, CROSS_ENTROPY_GRAD, LABELS, TARGETS, lazy, on_dask, pieces, quiet
 from ._threads import allowed, get_num_threads
 from ._validate import SingularGradientError
 
@@ -71,6 +71,8 @@ def cross_entropy(
     >>> fastsoft.cross_entropy(np.array([0.5, 0.5]), np.array([1.0, 0.0]))
     array(0.69314718)
     """
+    if lazy(z, t):
+        return on_dask(CROSS_ENTROPY, {"z": z, "t": t}, axis, out, num_threads=num_threads)  # type: ignore[no-any-return]
     a = _validate.array(z, "z")
     k = _validate.axis(axis, a.ndim)
     batch = _validate.without(a.shape, k)
@@ -144,6 +146,9 @@ def cross_entropy_grad(
     >>> fastsoft.cross_entropy_grad(np.array([0.5, 0.0, 0.5]), np.array([1.0, 0.0, 0.0]))
     array([-2.,  0.,  0.])
     """
+    if lazy(z, t):
+        options = {"singular": singular, "return_singular": return_singular, "num_threads": num_threads}
+        return on_dask(CROSS_ENTROPY_GRAD, {"z": z, "t": t}, axis, out, **options)  # type: ignore[no-any-return]
     a = _validate.array(z, "z")
     k = _validate.axis(axis, a.ndim)
     _validate.choice("singular", singular, ("raise", "inf", "nan", "zero"))
@@ -260,6 +265,12 @@ def softmax_cross_entropy(
         both = kernels.plain_loss(x, t, axis, False, get_num_threads())
         if both is not None:
             return both[0]  # type: ignore[no-any-return]
+    if lazy(x, t):
+        options = {
+            "weight": weight, "ignore_index": ignore_index, "label_smoothing": label_smoothing, "z_loss": z_loss,
+            "temperature": temperature, "reduction": reduction, "num_threads": num_threads,
+        }  # fmt: skip
+        return on_dask(LABELS, {"x": x, "t": t}, axis, out, grad=False, **options)  # type: ignore[no-any-return]
     job = _Job(x, t, axis, weight, ignore_index, label_smoothing, z_loss, temperature, reduction, num_threads)
     y = _validate.result(out, job.result_shape, job.dtype)
     job.run(None)
@@ -322,6 +333,12 @@ def softmax_cross_entropy_with_grad(
             both = kernels.plain_loss(x, t, axis, True, get_num_threads())
         if both is not None:
             return both  # type: ignore[no-any-return]
+    if lazy(x, t):
+        options = {
+            "weight": weight, "ignore_index": ignore_index, "label_smoothing": label_smoothing, "z_loss": z_loss,
+            "temperature": temperature, "reduction": reduction, "num_threads": num_threads,
+        }  # fmt: skip
+        return on_dask(LABELS, {"x": x, "t": t}, axis, out, grad=True, **options)  # type: ignore[no-any-return]
     job = _Job(x, t, axis, weight, ignore_index, label_smoothing, z_loss, temperature, reduction, num_threads)
     y = _validate.result(out, job.shape, job.dtype)
     overlap = out is not None and job.must_copy(y)
