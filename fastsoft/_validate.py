@@ -213,7 +213,7 @@ def factor(temperature: object) -> tuple[int, tuple[float, float, float]]:
         return PLAIN, (1.0, 0.0, 1.0)
     how, g = SCALED, 1.0
     if not 2.0**-60 <= t <= 2.0**60:
-        how, g = WIDE, 2.0 ** min(1 - math.frexp(t)[1], 1023)
+        how, g = WIDE, 2.0 ** min(-math.frexp(t)[1], 1023)  # 1 <= hi: what x g gives does not overflow before x/T
     exact = 1 / (Fraction(t) * Fraction(g))
     hi = float(exact)
     return how, (hi, float(exact - Fraction(hi)), g)

@@ -251,6 +251,13 @@ def test_extreme_temperature(op: Operation, isa: str, dtype: str) -> None:
     assert not wrong, "\n".join(dict.fromkeys(wrong))
 
 
+def test_log_near_overflow(isa: str) -> None:
+    """Where x / T, and no step before it, is near the largest number."""
+    y = fastsoft.log_softmax(np.array([0, -1.6e8, -1.75e8, -1.8e8]), temperature=1e-300)
+    assert np.allclose(y[:3], [0, -1.6e308, -1.75e308], rtol=1e-15)
+    assert y[3] == -math.inf
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_log_overflow(isa: str, dtype: str) -> None:
     """A log-probability below the smallest number is -inf, not NaN, and the others stay right."""

@@ -11,6 +11,7 @@ template <class T> struct constants;
 template <> struct constants<float> {
     static constexpr float exp_q[] = {0.49999994f, 0.166665122f, 0.0416684896f, 0.00836973451f, 0.00138124858f};
     static constexpr float exp_quarter[] = {0.500000238f, 0.166722611f, 0.0416410379f};
+    static constexpr float exp_quarter_exact[] = {0.49999997f, 0.166666687f, 0.0416814797f, 0.00833225716f};
     static constexpr const float (&exp_raised)[5] = exp_q;  // not raised
     static constexpr float raise = 0;
     // exp takes quarters of powers of two from a table where that is one instruction: all times `unit`, for the sake of
@@ -142,8 +143,8 @@ template <class T> INLINE mask<T> beyond_reach(vec<T> max, T c) {
 
 // ---- exp ----
 
-// Which exponentials a sum takes: All of a row, or Exact, which is All with smaller errors in double; or the Others,
-// without those equal to the maximum, which are counted in `ties`.
+// Which exponentials a sum takes: All of a row, or Exact, which is All with smaller errors; or the Others, without those
+// equal to the maximum, which are counted in `ties`.
 struct All {};
 struct Exact {};
 struct Others {};
@@ -151,12 +152,13 @@ struct Others {};
 // What one step of Shared::round is worth: a power of two, or a quarter of one.
 template <class T> constexpr T steps = constants<T>::by_quarters ? T(4) : T(1);
 
-// e^r - 1 of r = z - k log 2 as a pair: its larger part, exact, and the rest.
-template <class T, class How, int U> INLINE pair<T, U> exp_less_1(pair<T, U> z, vec<T, U> k, How) {
+// e^r - 1 of r = z - k log 2 as a pair: its larger part, exact, and the rest, by a polynomial for such r.
+template <class T, class How, int U, int n>
+INLINE pair<T, U> exp_less_1(pair<T, U> z, vec<T, U> k, const T (&c)[n], How) {
     typedef constants<T> C;
     const vec<T, U> r_hi = sub_mul(z.hi, k, fill<U>(C::ln2_hi)), lo = fill<U>(C::ln2_lo);
     const vec<T, U> minus_lo = std::is_same<How, Plain>::value ? k * lo : mul_sub(k, lo, z.lo), r = r_hi - minus_lo, r2 = r * r;
-    return {r_hi, mul_sub(r2, polynomial(r, r2, C::exp_q), minus_lo)};
+    return {r_hi, mul_sub(r2, polynomial(r, r2, c), minus_lo)};
 }
 // An exponential before it is rounded: scale (1 + p + rest), scale a power of two or, rounded, a quarter of one. Where there
 // is no rest it is -0, which the compiler drops from a sum.
@@ -175,29 +177,31 @@ template <class T, int U> INLINE Term<T> part(const Term<T, U>& a, int k) {
 template <class T> using BunchTerm = Term<T, together>;
 // e^z 2^(headroom - K) of z = hi + lo with |hi| within reach and lo far smaller, s.low <= hi <= s.top, round = s.round:
 // 0 at s.low; NaN stays NaN. p + rest is off by at most 2^-2 ulp of 1; in double, of All and of Others, 2^-1. There the
-// roundings of r and p weigh least beside a large 1 + p, so that All have r from -0.25 to log 2 - 0.25: r_hi, not larger
-// than z then, is exact.
+// roundings of r and p weigh least beside a large 1 + p, so that r is from -0.25 to log 2 - 0.25, but for Others: r_hi, not
+// larger than z then, is exact.
 template <class T, class How, class Which, int U>
 INLINE Term<T, U> exp_shifted(pair<T, U> z, vec<T, U> round, How how, Which) {
     typedef constants<T> C;
-    constexpr bool raised = has_fma && !C::by_quarters && std::is_same<Which, All>::value;
+    constexpr bool raised = has_fma && !C::by_quarters && !std::is_same<Which, Others>::value;
     const vec<T, U> near = raised ? z.hi - fill<U>(T(C::raise)) : z.hi, no_rest = fill<U>(T(-0.0));
     const vec<T, U> t = mul_add(near, fill<U>(C::log2e * steps<T>), round), k = t - round;
     if constexpr (!has_fma || has_rest<T, Which>) {  // without FMA every rounding is one more
-        const pair<T, U> p = exp_less_1(z, k, how);
+        const pair<T, U> p = exp_less_1(z, k, raised ? C::exp_raised : C::exp_q, how);
         if (has_rest<T, Which>) return {low_bits_to_exponent(t), p.hi, p.lo};
         return {low_bits_to_exponent(t), p.hi + p.lo, no_rest};
     }
     const vec<T, U> r_hi = sub_mul(z.hi, k, fill<U>(C::ln2_hi / steps<T>)), lo = fill<U>(C::ln2_lo / steps<T>);
     const vec<T, U> r = std::is_same<How, Plain>::value ? sub_mul(r_hi, k, lo) : r_hi + sub_mul(z.lo, k, lo), r2 = r * r;
-    if constexpr (C::by_quarters) return {quarter_power(t), mul_add(r2, polynomial(r, C::exp_quarter), r), no_rest};
+    if constexpr (C::by_quarters && std::is_same<Which, Exact>::value)
+        return {quarter_power(t), mul_add(r2, polynomial(r, C::exp_quarter_exact), r), no_rest};
+    else if constexpr (C::by_quarters) return {quarter_power(t), mul_add(r2, polynomial(r, C::exp_quarter), r), no_rest};
     else return {low_bits_to_exponent(t), mul_add(r2, polynomial(r, r2, raised ? C::exp_raised : C::exp_q), r), no_rest};
 }
 // e^z as a pair, of which hi + lo is off by less than 0.3 ulp; to_field = headroom + bias - K.
 template <class T> APART pair<T> exp_exactly(pair<T> z, vec<T> to_field) {
     typedef constants<T> C;
     const vec<T> round = fill(C::round) + to_field, t = mul_add(z.hi, fill(C::log2e), round);
-    const pair<T> part = exp_less_1(z, t - round, Wide());
+    const pair<T> part = exp_less_1(z, t - round, C::exp_q, Wide());
     const vec<T> p = part.hi + part.lo, scale = low_bits_to_exponent(t), e = mul_add(scale, p, scale);
     return {e, mul_add(scale, p, scale - e) + scale * (part.lo - (p - part.hi))};
 }
