@@ -5,9 +5,9 @@
 
 exp:  e^r = 1 + (r + r^2 q(r)) on |r| <= ln 2 / 2 and a little more, because k = round(x log2 e) is chosen
       with a rounded log2 e. q minimises the largest *relative* error of the whole. EXP_RAISED: the same with all r
-      higher by 0.0965. EXP_QUARTER, and with a degree more EXP_QUARTER_EXACT: on
-      |r| <= ln 2 / 8, beside unit 2^(j/4) (QUARTERS: their bits, less those of 1 and of j << 21). UNIT, from 1
-      to 2^(1/4), is such that these four are nearest to numbers of the format.
+      higher by 0.0965. EXP_QUARTER, and with one degree more EXP_QUARTER_EXACT: on |r| <= ln 2 / 8, beside
+      unit 2^(j/4) (QUARTERS: their bits, less those of 1 and of j << 21). UNIT, from 1 to 2^(1/4), is such that
+      these four are nearest to numbers of the format.
 log:  log(1 + f) = f - (f^2/2 - s (f^2/2 + R(s^2))), s = f / (2 + f), with R(z) = z w(z), which is
       (log(1 + f) - 2 s) / s; 1 + f in [sqrt(1/2), sqrt(2)], hence |s| <= 3 - 2 sqrt(2).
 

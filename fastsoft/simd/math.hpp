@@ -12,7 +12,7 @@ template <> struct constants<float> {
     static constexpr float exp_q[] = {0.49999994f, 0.166665122f, 0.0416684896f, 0.00836973451f, 0.00138124858f};
     static constexpr float exp_quarter[] = {0.500000238f, 0.166722611f, 0.0416410379f};
     static constexpr float exp_quarter_exact[] = {0.49999997f, 0.166666687f, 0.0416814797f, 0.00833225716f};
-    static constexpr const float (&exp_raised)[5] = exp_q;  // not raised
+    static constexpr const float (&exp_raised)[5] = exp_q;  // not raised: see exp_shifted
     static constexpr float raise = 0;
     // exp takes quarters of powers of two from a table where that is one instruction: all times `unit`, for the sake of
     // their roundings (see types.hpp).

@@ -79,7 +79,8 @@ template <class T, int U> INLINE bool any(mask<T, U> m) { bool b = false; EACH b
 
 // The number whose exponent field is the lowest bits of a's.
 TV low_bits_to_exponent(vec<T, U> a) { EACH a.r[i] = low_bits_to_exponent(a.r[i]); return a; }
-// 2^(q/4) of the number q in the lowest bits of a, counted from the smallest exponent; 0 where q is 0.
+// 2^(q/4) of the number q in the lowest bits of a, counted from the smallest exponent, in the unit of types.hpp; 0 where
+// q < 0.
 TV quarter_power(vec<T, U> a) { EACH a.r[i] = quarter_power(a.r[i]); return a; }
 // floor(log2 |a|) of a normal a.
 TV exponent(vec<T, U> a) { EACH a.r[i] = exponent(a.r[i]); return a; }
