@@ -27,6 +27,7 @@ default_role = "autolink"  # `name` in a docstring is a link where there is such
 nitpicky = True
 # No inventory is fetched from elsewhere, so that the build needs no network.
 nitpick_ignore_regex = [("py:.*", r"(numpy|scipy)\..*")]
+nitpick_ignore = [("py:obj", "chunk")]  # an argument, and before Python 3.13 a module as well
 
 autosummary_generate = True
 autodoc_typehints = "none"  # the docstrings say more
