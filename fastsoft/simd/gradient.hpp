@@ -334,20 +334,27 @@ INLINE vec<T, U> shortfall(vec<T, U> x, vec<T, U> a, const Shift<T>& s, How how)
     return drop(equal(a, zero), a * (d + keep(equal(lo - lo, zero), lo)));
 }
 // t log z, and 0 where t is 0; z < 0 gives NaN
-template <class T, int U> INLINE vec<T, U> target_log(vec<T, U> z, vec<T, U> t) {
+template <class T, int U> INLINE vec<T, U> log_normal(vec<T, U> u, vec<T, U> by) {  // log(u / by) of a normal u, by = 2^k
     typedef constants<T> C;
-    const T inf = std::numeric_limits<T>::infinity(), lift = std::ldexp(T(1), sizeof(T) == 4 ? 64 : 512);
-    const vec<T, U> one = fill<U>(T(1)), zero = fill<U>(T(0));
-    const vec<T, U> by = choose(not_below(fill<U>(1 / lift), z), fill<U>(lift), choose(not_below(z, fill<U>(lift)), fill<U>(1 / lift), one));
-    const vec<T, U> u = z * by;
     const vec<T, U> j = exponent(u * fill<U>(T(1.4142135623730951)));
-    const vec<T, U> f = mul_sub(u, low_bits_to_exponent(fill<U>(C::round) + (fill<U>(C::bias) - j)), one);
-    const vec<T, U> k = j - exponent(by);
-    const pair<T, U> both = log_near_1(f, zero, k);
-    vec<T, U> log = both.hi + both.lo;
+    const vec<T, U> f = mul_sub(u, low_bits_to_exponent(fill<U>(C::round + C::bias) - j), fill<U>(T(1)));
+    const pair<T, U> both = log_near_1(f, fill<U>(T(0)), j - by);
+    return both.hi + both.lo;
+}
+template <class T> constexpr T lift_of_log(T) { return sizeof(T) == 4 ? T(0x1p64) : T(0x1p512); }
+template <class T, int U> APART vec<T, U> target_log_of_any(vec<T, U> z, vec<T, U> t) {
+    const T inf = std::numeric_limits<T>::infinity(), lift = lift_of_log(T());
+    const vec<T, U> zero = fill<U>(T(0)), up = fill<U>(lift), down = fill<U>(1 / lift);
+    const vec<T, U> by = choose(not_below(down, z), up, choose(not_below(z, up), down, fill<U>(T(1))));
+    vec<T, U> log = log_normal(z * by, exponent(by));
     log = choose(equal(z, zero), fill<U>(-inf), choose(equal(z, fill<U>(inf)), z, log));
     log = choose(not_below(z, zero), log, fill<U>(std::numeric_limits<T>::quiet_NaN()));
     return choose(equal(z, z), drop(equal(t, zero), t * log), z);
+}
+template <class T, int U> INLINE vec<T, U> target_log(vec<T, U> z, vec<T, U> t) {
+    const vec<T, U> least = fill<U>(std::numeric_limits<T>::min()), up = fill<U>(lift_of_log(T()));
+    if (any(not_below(least, z)) || any(not_below(z, up))) return target_log_of_any(z, t);
+    return t * log_normal(z, fill<U>(T(0)));
 }
 // -t / z; where z is 0, 0 if t is, else infinite
 template <class T, int U> INLINE vec<T, U> target_slope(vec<T, U> z, vec<T, U> t) {

@@ -472,7 +472,7 @@ template <class T, int U> INLINE pair<T, U> log_near_1(vec<T, U> f, vec<T, U> f_
     typedef constants<T> C;
     const vec<T, U> s = f / (f + fill<U>(T(2))), z = s * s, square = fill<U>(T(0.5)) * f * f;
     const vec<T, U> tail = square - s * mul_add(z, polynomial(z, C::log_w), square);
-    const pair<T, U> p = two_product(k, fill<U>(C::ln2_hi)), t = two_sum(p.hi, f);
+    const pair<T, U> p = two_product(k, fill<U>(C::ln2_hi)), t = fast_two_sum(p.hi, f);  // 0, or larger than f
     return {t.hi, (t.lo + p.lo) + (mul_add(k, fill<U>(C::ln2_lo), f_rest) - tail)};
 }
 
