@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import hardware
 import numpy as np
 
 import fastsoft
@@ -116,7 +115,7 @@ def slower_cells(now: Mapping[Cell, float], baseline: Mapping[str, Stored], meas
 
 def machine() -> str:
     """What a baseline holds for: ratios of another CPU, instruction set or number of threads say nothing."""
-    parts = hardware.cpu_model(), _dispatch.isa, f"threads {fastsoft.get_num_threads()}", f"NumPy {np.__version__}"
+    parts = _bench.cpu_model(), _dispatch.isa, f"threads {fastsoft.get_num_threads()}", f"NumPy {np.__version__}"
     return ", ".join(parts)
 
 

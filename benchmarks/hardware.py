@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -61,16 +60,6 @@ class Bandwidth:
     threads: int
     size: int  # bytes of all arrays
     bytes_per_second: float
-
-
-def cpu_model() -> str:
-    """The CPU's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = dict(line.split("\t", 1) for line in lines if "\t" in line)
-    return named.get("model name", "").lstrip("\t: ").strip() or platform.processor() or platform.machine()
 
 
 def last_cache() -> int:

@@ -294,7 +294,7 @@ def plot(bandwidths: Sequence[Bandwidth], cells: Sequence[Cell], path: str) -> N
     threads = list(dict.fromkeys(b.threads for b in bandwidths))
     wide = max(7.0, 0.42 * len({(c.case, c.dtype) for c in cells}) + 3)
     figure = _bench.figure_class()(figsize=(wide * len(threads), 11), layout="constrained")
-    figure.suptitle(f"fastsoft {fastsoft.__version__} ({_dispatch.isa}) beside the limits of {hardware.cpu_model()}")
+    figure.suptitle(f"fastsoft {fastsoft.__version__} ({_dispatch.isa}) beside the limits of {_bench.cpu_model()}")
     panels = figure.subplots(2, len(threads), squeeze=False)
     for count, (above, below) in zip(threads, panels.T, strict=True):
         draw_bandwidths(above, bandwidths, count)
@@ -321,7 +321,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = [measure_exp(isa, dtype) for isa in _dispatch.available() for dtype in MULTIPLICATIONS]
     bandwidths = measure_bandwidths(threads, arguments.quick)
     cells = measure_operations(threads, arguments.quick, bandwidths)
-    print(f"{hardware.cpu_model()}, fastsoft {fastsoft.__version__}, {_dispatch.isa}")
+    print(f"{_bench.cpu_model()}, fastsoft {fastsoft.__version__}, {_dispatch.isa}")
     print(f"\nBandwidth in GB/s; the size is that of all arrays together\n\n{bandwidth_table(bandwidths)}")
     if not any(b.streaming for b in bandwidths):
         print("\nStreaming stores: not measured, roofline.c has none for this platform")
@@ -329,7 +329,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"\nOperations\n\n{operation_table(cells)}")
     if arguments.json:
         content = {
-            "machine": {"cpu": hardware.cpu_model(), "isa": _dispatch.isa, "last_cache": hardware.last_cache()},
+            "machine": {"cpu": _bench.cpu_model(), "isa": _dispatch.isa, "last_cache": hardware.last_cache()},
             "bandwidths": [asdict(b) for b in bandwidths],
             "exp": [asdict(e) for e in found],
             "operations": [asdict(c) | {"limit": c.limit, "fraction": c.fraction} for c in cells],

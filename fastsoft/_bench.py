@@ -115,17 +115,27 @@ def _cells(r: Result) -> list[str]:
 
 
 def table(results: Sequence[Result]) -> str:
-    """The results as text, and a summary in the last lines."""
+    """The results as a Markdown table, and a summary in the last lines."""
     rows = [_HEAD, *(_cells(r) for r in results)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
+    rows.insert(1, ["-" * width if k <= 2 else "-" * (width - 1) + ":" for k, width in enumerate(widths)])
     lines = []
     for row in rows:
         padded = [c.rjust(w) if k > 2 else c.ljust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append("  ".join(padded))
+        lines.append(f"| {' | '.join(padded)} |")
     mean = statistics.geometric_mean(r.ratio for r in results)
     about = ", ".join(f"{key} {value}" for key, value in _environment().items())
-    return "\n".join([*lines, "", f"fastsoft is {mean:.2f} times as fast as NumPy (geometric mean)", about])
+    return "\n".join([*lines, "", f"fastsoft is {mean:.2f} times as fast as NumPy (geometric mean).", "", about])
+
+
+def cpu_model() -> str:
+    """The CPU's name as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = dict(line.split("\t", 1) for line in lines if "\t" in line)
+    return named.get("model name", "").lstrip("\t: ").strip() or platform.processor() or platform.machine()
 
 
 def _environment() -> dict[str, str | int]:
@@ -134,6 +144,7 @@ def _environment() -> dict[str, str | int]:
         "NumPy": np.__version__,
         "Python": platform.python_version(),
         "machine": platform.machine(),
+        "CPU": cpu_model(),
         "threads": fastsoft.get_num_threads(),
     }
 

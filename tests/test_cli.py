@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -677,10 +678,14 @@ def test_bench_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench"]) == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
-    assert err == "" and lines[0].split()[:3] == ["operation", "shape", "dtype"]
-    assert len(lines) == 2 + len(OPS) * 3 * 2 + 3
-    assert len({len(line) for line in lines[: 2 + len(OPS) * 3 * 2]}) == 1
-    assert fastsoft.__version__ in lines[-1] and np.__version__ in lines[-1]
+    assert err == "" and lines[0].split()[:6] == ["|", "operation", "|", "shape", "|", "dtype"]
+    assert len(lines) == 2 + len(OPS) * 3 * 2 + 4
+    table = lines[: 2 + len(OPS) * 3 * 2]
+    assert len({len(line) for line in table}) == 1 and {line.count("|") for line in table} == {9}  # Markdown
+    assert re.fullmatch(r"\|( -+ \|){3}( -+: \|){5}", table[1])
+    threads = f"threads {fastsoft.get_num_threads()}"
+    for what in fastsoft.__version__, np.__version__, _bench.cpu_model(), threads:
+        assert what in lines[-1]
 
 
 @pytest.mark.usefixtures("short")
