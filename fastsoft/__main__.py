@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 import threading
@@ -14,22 +15,45 @@ from typing import Any
 import fastsoft
 from fastsoft import _bench, _stream
 
-DESCRIPTION = "Fast, accurate softmax: of .npy files of any size, and measured beside NumPy on this machine."
+DESCRIPTION = "Fast, accurate softmax: of .npy and .npz files and of pipes, and measured beside NumPy on this machine."
 EXAMPLES = """\
 examples:
   fastsoft info
   fastsoft bench --quick
-  fastsoft bench --threads 2 --json bench.json --plot bench.png
   fastsoft softmax logits.npy probabilities.npy
-  fastsoft log-softmax logits.npy log_probabilities.npy --axis 0 --temperature 0.7
+  fastsoft softmax --help             more of these
 
-An exit status of 1 is an error while running, 2 a wrong command line, 130 an interrupt (Ctrl-C).
+An exit status of 1 is an error while running, 2 a wrong command line, 130 an interrupt (Ctrl-C), 141 an output that
+nobody reads on (as in | head).
+"""
+INFO_EXAMPLES = """\
+examples:
+  fastsoft info
+  FASTSOFT_ISA=avx2 fastsoft info     what another variant says
+"""
+BENCH_EXAMPLES = """\
+examples:
+  fastsoft bench --quick
+  fastsoft bench > report.md          the table is Markdown
+  fastsoft bench --threads 2 --json bench.json --plot bench.png
+"""
+STREAM_EXAMPLES = """\
+examples:
+  fastsoft {0} logits.npy out.npy
+  fastsoft {0} logits.npy out.npy --axis 0 --threads 2 --force
+  fastsoft {0} layers.npz out.npz --array first --array last
+  zcat logits.npy.gz | fastsoft {0} - - | gzip > out.npy.gz
 """
 STREAMED = {
     "softmax": "exp(x_i / T) / sum_j exp(x_j / T)",
     "log-softmax": "x_i / T - log sum_j exp(x_j / T)",
     "logsumexp": "log sum_j exp(x_j)",
 }
+SOURCE = """an .npy file, which is mapped, so it may be larger than memory; an .npz file, whose arrays are read into
+memory one after the other; or - for an .npy file from standard input, read into memory"""
+TARGET = """an .npy file, or an .npz file for an .npz; it appears when complete and must not exist yet. Or - for an .npy
+file to standard output, written in blocks as they are ready"""
+ARRAY = "of an .npz: take this one alone; may be given several times (default: all)"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,6 +62,10 @@ def main(argv: list[str] | None = None) -> int:
         with _signals_as_exit():
             arguments = _parser().parse_args(argv)
             arguments.run(arguments)
+            print(end="", flush=True)
+    except BrokenPipeError:  # who reads the output has enough of it, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python ends by writing what is left
+        return 141  # as if ended by SIGPIPE
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except (ImportError, MemoryError, RuntimeError, TypeError, ValueError) as error:
@@ -68,12 +96,17 @@ def _run_bench(arguments: argparse.Namespace) -> None:
 
 
 def _run_stream(arguments: argparse.Namespace) -> None:
+    source, target = arguments.source, arguments.target
+    if source.endswith(".npz") != target.endswith(".npz"):
+        arguments.error(f"an .npz goes to an .npz, and nothing else does: IN is {source}, OUT is {target}")
+    if arguments.array and not source.endswith(".npz"):
+        arguments.error(f"--array takes arrays of an .npz: IN is {source}")
     options = {"num_threads": arguments.threads}
     if "temperature" in arguments:
         options["temperature"] = arguments.temperature
     function = getattr(fastsoft, arguments.command.replace("-", "_"))
-    paths = arguments.source, arguments.target
-    _stream.stream(function, *paths, axis=arguments.axis, force=arguments.force, progress=_progress, **options)
+    options |= {"axis": arguments.axis, "arrays": arguments.array, "force": arguments.force}
+    _stream.stream(function, source, target, progress=_progress, **options)
 
 
 def _progress(items: Sequence[Any]) -> Iterable[Any]:
@@ -127,24 +160,29 @@ def _parser() -> argparse.ArgumentParser:
     threads = argparse.ArgumentParser(add_help=False)
     threads.add_argument("--threads", type=_positive, metavar="N", help="threads to use (default: as fastsoft chooses)")
 
-    info = commands.add_parser("info", help="version, instruction sets and threads")
+    def add(name: str, examples: str, **keywords: Any) -> argparse.ArgumentParser:
+        return commands.add_parser(name, epilog=examples, formatter_class=raw, **keywords)
+
+    info = add("info", INFO_EXAMPLES, help="version, instruction sets and threads")
     info.set_defaults(run=_info)
 
-    bench = commands.add_parser("bench", parents=[threads], help="speed and accuracy beside NumPy on this machine")
+    bench = add("bench", BENCH_EXAMPLES, parents=[threads], help="speed and accuracy beside NumPy on this machine")
     bench.add_argument("--quick", action="store_true", help="smaller arrays and less time: a few seconds")
     bench.add_argument("--json", metavar="FILE", help="write the results to this file")
     bench.add_argument("--plot", metavar="FILE.png", help="draw them too (pip install fastsoft[cli])")
     bench.set_defaults(run=_run_bench)
 
     for name, formula in STREAMED.items():
-        command = commands.add_parser(name, parents=[threads], help=f"{formula} of an .npy file of any size")
-        command.add_argument("source", metavar="IN.npy", help="is mapped, so it may be larger than memory")
-        command.add_argument("target", metavar="OUT.npy", help="appears when complete; must not exist yet")
+        about = f"{formula} of arrays in files or pipes"
+        command = add(name, STREAM_EXAMPLES.format(name), parents=[threads], help=about)
+        command.add_argument("source", metavar="IN", help=SOURCE)
+        command.add_argument("target", metavar="OUT", help=TARGET)
         command.add_argument("--axis", type=int, default=-1, metavar="K", help="of the classes (default: the last)")
+        command.add_argument("--array", action="append", default=[], metavar="NAME", help=ARRAY)
         if name != "logsumexp":
             command.add_argument("--temperature", type=float, default=1.0, metavar="T", help="default: 1")
-        command.add_argument("--force", action="store_true", help="replace OUT.npy if it exists")
-        command.set_defaults(run=_run_stream)
+        command.add_argument("--force", action="store_true", help="replace OUT if it exists")
+        command.set_defaults(run=_run_stream, error=command.error)
     return parser
 
 

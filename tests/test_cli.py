@@ -1,4 +1,4 @@
-"""The command line: streaming of files, what it leaves behind when it fails, the bench, and the messages."""
+"""The command line: files and pipes, what it leaves behind when it fails, the bench, and the messages."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +25,7 @@ import pytest
 
 import fastsoft
 from fastsoft import _bench, _stream
-from fastsoft.__main__ import main
+from fastsoft.__main__ import _parser, main
 from fastsoft.reference import OPS
 
 COMMANDS = {"softmax": "softmax", "log-softmax": "log_softmax", "logsumexp": "logsumexp"}
@@ -64,19 +67,23 @@ def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     return err
 
 
+def own_process() -> dict[str, str]:
+    """The environment of a process that imports this very fastsoft."""
+    path = os.pathsep.join([str(Path(fastsoft.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path}
+
+
 Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start code in a process of its own that imports this very fastsoft and does not outlive the test."""
+    """Start code in a process of its own, which does not outlive the test."""
     started = []
 
     def run(code: str, *, command: Sequence[str] = (sys.executable, "-c")) -> subprocess.Popen[str]:
-        path = os.pathsep.join([str(Path(fastsoft.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-        environment = {**os.environ, "PYTHONPATH": path}
         pipe = subprocess.PIPE
-        started.append(subprocess.Popen([*command, code], stdout=pipe, stderr=pipe, text=True, env=environment))
+        started.append(subprocess.Popen([*command, code], stdout=pipe, stderr=pipe, text=True, env=own_process()))
         return started[-1]
 
     yield run
@@ -94,9 +101,13 @@ def check(name: str, x: np.ndarray[Any, Any], axis: int, *options: str, **keywor
     assert main([name, "in.npy", "out.npy", "--axis", str(axis), "--force", *options]) == 0
     want = getattr(fastsoft, COMMANDS[name])(x, axis=axis, **keywords)
     got = np.load("out.npy")
+    same(got, want)
+    assert sorted(os.listdir()) == ["in.npy", "out.npy"]
+
+
+def same(got: np.ndarray[Any, Any], want: np.ndarray[Any, Any]) -> None:
     assert got.dtype == want.dtype and got.shape == want.shape
     assert np.ascontiguousarray(got).tobytes() == np.ascontiguousarray(want).tobytes()
-    assert sorted(os.listdir()) == ["in.npy", "out.npy"]
 
 
 @pytest.mark.usefixtures("tiny")
@@ -217,6 +228,272 @@ print((peak - start) / 1024)
     assert err == "" and float(out) < 16
 
 
+# --- pipes -----------------------------------------------------------------------------------------------------------
+
+
+def stream_of(x: Any, **keywords: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, x, **keywords)
+    return file.getvalue()
+
+
+@pytest.fixture
+def feed(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
+    """Put bytes on standard input."""
+    return lambda content: monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("shape", [(), (40,), (0, 3), (7, 11), (40, 3), (2, 0, 3), (3, 5, 7), (2, 3, 1, 20)])
+def test_pipe_gives_what_the_file_gives(
+    name: str, shape: tuple[int, ...], feed: Callable[[bytes], None], capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """The same bytes, header included, from a file or standard input to a file or standard output."""
+    for axis, dtype, order in itertools.product(range(len(shape)), ["float16", "float32", "float64", ">f4"], "CF"):
+        x = save(logits(*shape, dtype=dtype, order=order))
+        assert main([name, "in.npy", "out.npy", f"--axis={axis}", "--force"]) == 0
+        want = Path("out.npy").read_bytes()
+        feed(stream_of(x))
+        assert main([name, "-", "-", f"--axis={axis}"]) == 0
+        assert capfdbinary.readouterr() == (want, b"")
+        assert main([name, "in.npy", "-", f"--axis={axis}"]) == 0
+        assert capfdbinary.readouterr() == (want, b"")
+        feed(stream_of(x))
+        assert main([name, "-", "out.npy", f"--axis={axis}", "--force"]) == 0
+        assert Path("out.npy").read_bytes() == want
+
+
+@posix
+def test_pipeline() -> None:
+    """Of processes, as the manual shows it, with more than a pipe holds."""
+    x = save(logits(200, 300))
+    save(fastsoft.softmax(x), "want.npy")
+    line = f"cat in.npy | {shlex.quote(sys.executable)} -m fastsoft softmax - - --threads 1 | cat > out.npy"
+    result = subprocess.run(line, shell=True, env=own_process(), capture_output=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+    assert Path("out.npy").read_bytes() == Path("want.npy").read_bytes()
+
+
+@posix
+def test_broken_pipe() -> None:
+    """Who reads the output has gone: a quiet end with the status of SIGPIPE."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", "fastsoft", "softmax", "-", "-"]
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=own_process())
+    assert process.stdout is not None
+    process.stdout.close()
+    _, err = process.communicate(stream_of(logits(200, 300)))
+    assert (process.returncode, err) == (128 + signal.SIGPIPE, b"")
+
+
+@posix
+def test_broken_pipe_of_text(start: Start) -> None:
+    """Also where Python itself would write the rest when it ends."""
+    code = """
+import os, sys
+from fastsoft.__main__ import main
+reading, writing = os.pipe()
+os.close(reading)
+os.dup2(writing, 1)
+sys.exit(main(["info"]))
+"""
+    process = start(code)
+    _, err = process.communicate()
+    assert (process.returncode, err) == (128 + signal.SIGPIPE, "")
+
+
+@linux
+def test_full_disk_behind_standard_output(start: Start) -> None:
+    save(logits(200, 300))
+    code = """
+import os, sys
+from fastsoft.__main__ import main
+os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+sys.exit(main(["softmax", "in.npy", "-"]))
+"""
+    process = start(code)
+    _, err = process.communicate()
+    assert (process.returncode, err) == (1, "fastsoft: error: standard output: No space left on device\n")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_standard_output_is_written_block_by_block(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    x = save(logits(30, 10))
+    calls = itertools.count()
+
+    def function(x: Any, axis: int = -1, **_: Any) -> np.ndarray[Any, Any]:
+        if next(calls) == 4:
+            raise MemoryError("no more")
+        return np.array(x)
+
+    monkeypatch.setattr(fastsoft, "softmax", function)
+    assert main(["softmax", "in.npy", "-"]) == 1
+    out, err = capfdbinary.readouterr()
+    assert out == stream_of(x)[: 128 + 3 * 200] and err == b"fastsoft: error: no more\n"
+
+
+def test_no_bytes_for_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    save(logits(3, 4))
+    monkeypatch.setattr(sys, "stdout", screen := Terminal())
+    assert "standard output is closed or a terminal" in fails(capsys, "softmax", "in.npy", "-")
+    assert screen.getvalue() == ""
+    monkeypatch.setattr(sys, "stdout", None)
+    assert "standard output is closed or a terminal" in fails(capsys, "softmax", "in.npy", "-")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"1,2,3",
+        stream_of(logits(3, 4))[:-1],
+        stream_of(logits(3, 4)) + b"x",
+        stream_of(logits(3, 4)) * 2,
+        stream_of(np.array([{}]), allow_pickle=True),
+    ],
+    ids=["empty", "text", "truncated", "byte too many", "two arrays", "objects"],
+)
+def test_bad_standard_input(content: bytes, feed: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]) -> None:
+    for target in "-", "out.npy":
+        feed(content)
+        assert "standard input: not a complete .npy file" in fails(capsys, "softmax", "-", target)
+
+
+def test_closed_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert "standard input is closed" in fails(capsys, "softmax", "-", "out.npy")
+
+
+def test_wrong_arguments_write_nothing_to_standard_output(
+    feed: Callable[[bytes], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    feed(stream_of(logits(3, 4)))
+    assert "standard input: axis 2 is out of bounds" in fails(capfd, "softmax", "-", "-", "--axis", "2")
+    feed(stream_of(logits(3, 4)))
+    assert "temperature" in fails(capfd, "softmax", "-", "-", "--temperature", "0")
+    feed(stream_of(np.zeros((2, 3), "complex64")))
+    assert "standard input: " in fails(capfd, "softmax", "-", "-")
+
+
+def test_existing_output_is_found_before_standard_input_is_read(
+    feed: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(1, "out.npy")
+    feed(b"not even an array")
+    assert "out.npy: the output exists already" in fails(capsys, "softmax", "-", "out.npy")
+
+
+def test_files_with_the_name_of_a_pipe() -> None:
+    x = save(logits(3, 4), "in.npy")
+    Path("in.npy").rename("-")
+    assert main(["softmax", "./-", "out.npy"]) == 0
+    same(np.load("out.npy"), fastsoft.softmax(x))
+
+
+# --- .npz ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("savez", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("axis", [0, -1])
+def test_npz(name: str, savez: Callable[..., None], axis: int) -> None:
+    arrays = {
+        "x": logits(7, 11),
+        "a/b": logits(40, dtype="float64"),
+        "ä": logits(3, 20, 2, order="F"),
+        "e": logits(0, 3),
+    }
+    arrays |= {"half": logits(9, 30, dtype="float16"), "whole": np.arange(12).reshape(3, 4)}
+    if axis:
+        arrays["0-d"] = logits()
+    savez("in.npz", **arrays)
+    assert main([name, "in.npz", "out.npz", f"--axis={axis}", "--threads=1"]) == 0
+    with np.load("out.npz", allow_pickle=False) as out:
+        assert list(out) == list(arrays)
+        for key, x in arrays.items():
+            same(out[key], getattr(fastsoft, COMMANDS[name])(x, axis=axis))
+    assert sorted(os.listdir()) == ["in.npz", "out.npz"]
+    with zipfile.ZipFile("out.npz") as archive:
+        assert archive.testzip() is None
+
+
+def test_npz_arrays_by_name() -> None:
+    arrays = {"x": logits(3, 4), "y": np.array(["not", "numbers"]), "z": logits(5)}
+    np.savez("in.npz", **arrays)
+    assert main(["softmax", "in.npz", "out.npz", "--array", "z", "--array", "x", "--array", "z"]) == 0
+    with np.load("out.npz") as out:
+        assert list(out) == ["z", "x"]
+        for key in out:
+            same(out[key], fastsoft.softmax(arrays[key]))
+
+
+def test_npz_without_arrays() -> None:
+    np.savez("in.npz")
+    assert main(["softmax", "in.npz", "out.npz"]) == 0
+    with np.load("out.npz") as out:
+        assert list(out) == []
+
+
+def test_npz_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    run = "softmax", "in.npz", "out.npz"
+    assert "in.npz: No such file" in fails(capsys, *run)
+    save(logits(3, 4))
+    Path("in.npy").rename("in.npz")
+    assert "in.npz: not a complete .npz file" in fails(capsys, *run)
+    np.savez("in.npz", x=logits(3, 4), y=logits(5))
+    message = "--array z: in.npz has no such array; it has: x, y"
+    assert message in fails(capsys, *run, "--array", "x", "--array", "z")
+    assert "in.npz: y: axis 1 is out of bounds" in fails(capsys, *run, "--axis", "1")
+    assert "the output is the input" in fails(capsys, "softmax", "in.npz", "in.npz", "--force")
+    np.savez("in.npz", x=logits(3, 4), y=np.zeros(3, "complex64"))
+    assert "in.npz: y: " in fails(capsys, *run)
+    np.savez("in.npz", x=logits(3, 4), y=np.array([{}]))
+    assert "in.npz: y: not a complete .npy file of numbers: Object arrays" in fails(capsys, *run)
+    with zipfile.ZipFile("in.npz", "a") as archive:
+        archive.writestr("notes.txt", "text")
+    assert "in.npz: notes.txt: not a complete .npy file" in fails(capsys, *run, "--array", "notes.txt")
+    Path("out.npz").write_text("mine")
+    assert "out.npz: the output exists already" in fails(capsys, *run)
+
+
+@pytest.mark.parametrize("savez", [np.savez, np.savez_compressed])
+def test_damaged_npz(savez: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    """A byte changed, or the end cut off: a message, or what is right, since bytes of no meaning may change too."""
+    x, y = logits(3, 4), logits(5)
+    savez("in.npz", x=x, y=y)
+    content = Path("in.npz").read_bytes()
+    versions = [content[:k] + bytes([content[k] ^ 0x55]) + content[k + 1 :] for k in range(0, len(content), 3)]
+    for version in versions + [content[:k] for k in range(0, len(content), 7)]:
+        Path("in.npz").write_bytes(version)
+        Path("out.npz").unlink(missing_ok=True)
+        if main(["softmax", "in.npz", "out.npz"]):
+            assert os.listdir() == ["in.npz"]
+            assert "in.npz" in capsys.readouterr().err
+        else:
+            with np.load("out.npz") as out:
+                for z in out.values():
+                    assert z.tobytes() in (fastsoft.softmax(x).tobytes(), fastsoft.softmax(y).tobytes())
+
+
+@posix
+def test_file_size_limit_of_npz(start: Start) -> None:
+    np.savez("in.npz", x=logits(300, 100), y=logits(300, 100))
+    code = """
+import resource, sys
+from fastsoft.__main__ import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+sys.exit(main(["softmax", "in.npz", "out.npz"]))
+"""
+    process = start(code)
+    _, err = process.communicate()
+    assert process.returncode == 1 and err == "fastsoft: error: out.npz: File too large\n"
+    assert os.listdir() == ["in.npz"]
+
+
 # --- errors, and what they leave behind ------------------------------------------------------------------------------
 
 
@@ -239,8 +516,9 @@ def test_truncated_input(size: int, capsys: pytest.CaptureFixture[str]) -> None:
 def test_other_kinds_of_files(capsys: pytest.CaptureFixture[str]) -> None:
     Path("text.npy").write_text("1,2,3\n" * 100)
     np.savez("zip.npz", x=logits(3))
+    Path("zip.npz").rename("zip.npy")
     logits(3).dump("pickle.npy")
-    for name in "text.npy", "zip.npz", "pickle.npy":
+    for name in "text.npy", "zip.npy", "pickle.npy":
         assert f"{name}: not a complete .npy file" in fails(capsys, "softmax", name, "out.npy")
 
 
@@ -499,15 +777,16 @@ fastsoft.softmax = softmax
 
 @posix
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_signal_in_the_middle(name: str, start: Start) -> None:
-    save(logits(30, 10))
-    process = start(STOPPABLE + 'sys.exit(main(["softmax", "in.npy", "out.npy"]))')
+@pytest.mark.parametrize("kind", ["npy", "npz"])
+def test_signal_in_the_middle(kind: str, name: str, start: Start) -> None:
+    (np.save if kind == "npy" else np.savez)(f"in.{kind}", logits(30, 10))
+    process = start(STOPPABLE + f'sys.exit(main(["softmax", "in.{kind}", "out.{kind}"]))')
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    assert len(os.listdir()) == 2 and "out.npy" not in os.listdir()
+    assert len(os.listdir()) == 2 and f"out.{kind}" not in os.listdir()
     process.send_signal(signal.Signals[name])
     out, err = process.communicate()
     assert process.returncode == 128 + signal.Signals[name] and (out, err) == ("", "")
-    assert os.listdir() == ["in.npy"]
+    assert os.listdir() == [f"in.{kind}"]
 
 
 @posix
@@ -650,6 +929,14 @@ def test_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "0%" in screen.getvalue()
 
 
+def test_bar_beside_standard_output(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    pytest.importorskip("tqdm")
+    x = save(logits(30, 10))
+    monkeypatch.setattr(sys, "stderr", screen := Terminal())
+    assert main(["softmax", "in.npy", "-"]) == 0
+    assert "0%" in screen.getvalue() and capfdbinary.readouterr().out == stream_of(fastsoft.softmax(x))
+
+
 def test_no_bar_without_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tqdm", None)
     monkeypatch.setattr(sys, "stderr", screen := Terminal())
@@ -769,11 +1056,23 @@ def test_run_as_a_module(start: Start) -> None:
     assert process.returncode == 0 and err == "" and fastsoft.__version__ in out
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["--version"], *([name, "--help"] for name in ["bench", *COMMANDS])])
-def test_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(argv)
-    assert stop.value.code == 0 and "fastsoft" in capsys.readouterr().out
+        main(["--version"])
+    assert stop.value.code == 0 and capsys.readouterr().out == f"fastsoft {fastsoft.__version__}\n"
+
+
+@pytest.mark.parametrize("name", ["", "info", "bench", *COMMANDS])
+def test_help_has_examples_that_parse(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*name.split(), "--help"])
+    assert stop.value.code == 0
+    examples = re.findall(r"fastsoft( [^|<>\n]*)", capsys.readouterr().out.split("\nexamples:\n")[1].split("\n\n")[0])
+    examples = [example.split("   ")[0] for example in examples]
+    assert len(examples) >= 2 and all(f" {name}".rstrip() in example for example in examples)
+    for example in examples:
+        if "--help" not in example:
+            _parser().parse_args(shlex.split(example))
 
 
 WRONG = [
@@ -786,6 +1085,11 @@ WRONG = [
     ["softmax", "in.npy", "out.npy", "--temperature", "warm"],
     ["softmax", "in.npy", "out.npy", "--threads", "0"],
     ["logsumexp", "in.npy", "out.npy", "--temperature", "2"],
+    ["softmax", "in.npy", "out.npz"],
+    ["softmax", "in.npz", "out.npy"],
+    ["softmax", "in.npz", "-"],
+    ["softmax", "-", "out.npz"],
+    ["softmax", "in.npy", "out.npy", "--array", "x"],
     ["bench", "--threads", "two"],
     ["info", "--force"],
 ]
