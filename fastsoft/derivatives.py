@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import GenericAlias
 from typing import Any
 
 import numpy as np
@@ -523,6 +524,8 @@ class SoftmaxJacobian:
     >>> J.solve(np.array([0.25, -0.25]))
     array([ 0.5, -0.5])
     """
+
+    __class_getitem__: Any = classmethod(GenericAlias)  # for annotations: SoftmaxJacobian[np.float32]
 
     def __init__(self, x: npt.ArrayLike, axis: int = -1) -> None:
         a = _validate.array(x)

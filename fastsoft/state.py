@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from types import GenericAlias
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -93,6 +94,7 @@ class LogSumExp:
     """
 
     __slots__ = ("_dtype", "_factor", "_how", "_seen", "_shape", "_tallies", "_temperature")
+    __class_getitem__: Any = classmethod(GenericAlias)  # for annotations: LogSumExp[np.float32]
 
     def __init__(
         self, shape: int | tuple[int, ...] = (), *, dtype: npt.DTypeLike = np.float64, temperature: float = 1.0
@@ -135,7 +137,7 @@ class LogSumExp:
         *,
         where: npt.ArrayLike | None = None,
         num_threads: int | None = None,
-    ) -> LogSumExp:
+    ) -> Self:
         """Add classes to the rows.
 
         Parameters
@@ -174,7 +176,7 @@ class LogSumExp:
         self._seen = seen
         return self
 
-    def merge(self, other: LogSumExp) -> LogSumExp:
+    def merge(self, other: LogSumExp) -> Self:
         """Add all classes that another state has seen.
 
         Parameters
