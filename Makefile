@@ -13,7 +13,7 @@ bench:
 	$(PYTHON) -m fastsoft bench
 
 lint:
-	ruff check . && cython-lint fastsoft && mypy && codespell
+	ruff check . && cython-lint fastsoft && mypy && basedpyright && codespell
 
 docs:  # the pages, in docs/_build/index.html, and what their code blocks say; with the group `docs` installed
 	$(PYTHON) -m sphinx -W --keep-going -b html docs docs/_build
