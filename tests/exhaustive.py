@@ -85,7 +85,7 @@ CASES = (
         lambda k: fastsoft.softmax_cross_entropy_with_grad(k.rows, k.labels)[1],
         lambda k: k.p[:, 1:] * np.array([-1.0, 1.0]),
     ),
-    # 1 ulp of exp itself, and half a one because its result, from which the unit of the table is taken, is rounded again;
+    # 1 ulp of exp itself, and half a one, because its result is rounded again when the unit of the table is taken out;
     # of subnormal results without FMA also the half is rounded that keeps z from overflow
     Case("exp", "log_softmax_vjp_from_output", _exp, lambda k: k.exp, lambda k: np.maximum(k.exp, 2.0**-125), 1.5),
 )
