@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,6 +97,69 @@ def test_results_that_are_not_small_begin_at_a_line() -> None:
         y.resize((3, x.shape[1]), refcheck=False)
         assert (y == kept[:3]).all()
     assert np._core.multiarray.get_handler_name(np.zeros(x.shape)) == "default_allocator"
+
+
+# ---- nothing beyond an array ----
+
+FENCED = """
+import ctypes, mmap, sys
+import numpy as np
+import fastsoft
+from fastsoft.reference import OPS
+from helpers import dtype_of
+
+PAGE = mmap.PAGESIZE
+libc = ctypes.CDLL(None, use_errno=True)
+kept = []
+
+def fenced(a, at_end):  # a copy that ends, or begins, where no memory is
+    if not a.nbytes:
+        return a
+    pages = -(-a.nbytes // PAGE)
+    memory = mmap.mmap(-1, (pages + 2) * PAGE)
+    first = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for fence in (first, first + (pages + 1) * PAGE):
+        assert libc.mprotect(ctypes.c_void_p(fence), ctypes.c_size_t(PAGE), 0) == 0
+    kept[:] = [*kept[-9:], memory]
+    start = PAGE + (pages * PAGE - a.nbytes if at_end else 0)
+    b = np.frombuffer(memory, a.dtype, a.size, start).reshape(a.shape)
+    b[...] = a
+    return b
+
+def same(a, b):
+    return np.array_equal(a, b, equal_nan=True)
+
+def results(y):
+    return y if isinstance(y, tuple) else (y,)
+
+for dtype in map(dtype_of, ("float16", "bfloat16", "float32", "float64")):
+    for op in OPS:
+        for rows, n in ((1, 1), (3, 5), (40, 7), (16, 33), (3, 100)) if op.classes > 1 else (
+            (1, 1), (3, 5), (40, 7), (16, 33), (3, 100), (70, 16), (2, 4099), (1, 20_003)):
+            x = np.random.default_rng(n).normal(0, 3, (rows, n)).astype(dtype)
+            for axis in (-1, 0):
+                arguments = op.arguments(x if axis else np.ascontiguousarray(x.T), axis)
+                function = getattr(fastsoft, op.name)
+                want = results(function(*arguments, axis))
+                out = want[-1]
+                for at_end in (True, False):
+                    got = results(function(*(fenced(a, at_end) for a in arguments), axis, out=fenced(out, at_end)))
+                    assert all(map(same, got, want)), (op.name, dtype, x.shape)
+    for far in (0, 1e9, 1e20):
+        x = (np.random.default_rng(0).normal(0, 3, (3, 4101)) + far).astype(dtype if far < 1e5 else np.float64)
+        state = fastsoft.LogSumExp(3, dtype=x.dtype)
+        for at_end in (True, False):
+            y = state.update(fenced(x, at_end)).softmax(fenced(x, at_end), out=fenced(x, at_end))
+            state.log_softmax(fenced(x, at_end), out=fenced(y, at_end))
+print("nothing")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: memory is fenced off by calls of Linux")
+def test_nothing_is_touched_beyond_an_array(isa: str) -> None:
+    """Arguments and results that end, and that begin, where there is no memory: a process that touches that dies."""
+    done = python(FENCED, FASTSOFT_ISA=isa, PYTHONPATH=str(Path(__file__).parent), timeout=200)
+    assert (done.returncode, done.stdout) == (0, "nothing\n"), done.stdout + done.stderr
 
 
 # ---- where there is no more ----
