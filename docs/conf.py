@@ -26,10 +26,11 @@ exclude_patterns = ["_build", "pictures", "generated/backreferences", "sg_execut
 default_role = "autolink"  # `name` in a docstring is a link where there is such a name
 nitpicky = True
 # No inventory is fetched from elsewhere, so that the build needs no network.
-nitpick_ignore_regex = [("py:.*", r"(numpy|scipy)\..*")]
+nitpick_ignore_regex = [("py:.*", r"(numpy|scipy|torch)\..*")]
 nitpick_ignore = [("py:obj", "chunk")]  # an argument, and before Python 3.13 a module as well
 
 autosummary_generate = True
+autodoc_mock_imports = ["torch"]  # so that fastsoft.torch has its pages where PyTorch is not installed
 autodoc_typehints = "none"  # the docstrings say more
 numpydoc_show_class_members = False  # the template lists them
 numpydoc_xref_param_type = False

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import doctest
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -452,3 +454,14 @@ def test_imports() -> None:
         "fastsoft.torch.softmax(torch.zeros(2, dtype=torch.bfloat16), 0)"
     )
     assert 'pip install "fastsoft[bfloat16]"' in done.stderr
+
+
+def test_examples() -> None:
+    """Those in the docstrings of fastsoft.torch, and all of docs/torch.rst, which pytest leaves out without PyTorch."""
+    assert doctest.testmod(ours).failed == 0
+    page = Path(__file__).parents[1] / "docs" / "torch.rst"
+    if not page.is_file():
+        pytest.skip(f"NOT TESTED: {page} is not there")
+    result = doctest.testfile(str(page), module_relative=False)
+    assert result.failed == 0
+    assert result.attempted > 20
