@@ -124,11 +124,14 @@ def memory_seconds(read: int, written: int, threads: int, bandwidths: Sequence[B
 # ---- measurements ----
 
 
-def measure_bandwidths(threads: Sequence[int], quick: bool) -> list[Bandwidth]:
-    """The best of several rounds over all passes: on a shared machine each has a slow moment."""
+def measure_bandwidths(threads: Sequence[int], quick: bool, largest: float = math.inf) -> list[Bandwidth]:
+    """The best of several rounds over all passes: on a shared machine each has a slow moment.
+
+    `largest`: bytes beyond which no pass goes, where no operation will.
+    """
     library = hardware.compiled(_dispatch.isa)
     kinds = (False, True) if hardware.has_streaming(library) else (False,)
-    sizes = hardware.sizes(4 if quick else 2)
+    sizes = [size for size in hardware.sizes(4 if quick else 2) if size <= largest]
     memory = hardware.Memory(sizes[-1])
     todo = [
         (move, streaming, count, size)

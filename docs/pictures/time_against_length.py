@@ -16,6 +16,19 @@ import scipy.special
 import fastsoft
 from fastsoft.reference import OPS
 
+libraries = {
+    "fastsoft": lambda name: getattr(fastsoft, name),
+    "NumPy": lambda name: next(op.baseline for op in OPS if op.name == name),
+    "SciPy": lambda name: getattr(scipy.special, name),
+}
+try:
+    import torch
+
+    torch.set_num_threads(1)
+    libraries["PyTorch"] = lambda name: lambda x, axis: getattr(torch, name)(torch.from_numpy(x), axis).numpy()
+except ImportError:
+    print("Without PyTorch, which is not installed")
+
 SAMPLE, ROUNDS = 0.002, 10  # seconds of a run, at least; runs
 
 
@@ -34,13 +47,14 @@ names = ("softmax", "log_softmax", "logsumexp")
 figure, panels = plt.subplots(1, 3, figsize=(11, 4), sharey=True, layout="constrained")
 with fastsoft.num_threads(1):
     for panel, name in zip(panels, names, strict=True):
-        baseline = next(op.baseline for op in OPS if op.name == name)
-        functions = {"fastsoft": getattr(fastsoft, name), "NumPy": baseline, "SciPy": getattr(scipy.special, name)}
-        times = np.array([microseconds(functions.values(), rng.normal(0, 3, n).astype(np.float32)) for n in lengths])
-        for label, found, style in zip(functions, times.T, ("o-", "s--", "^:"), strict=True):
+        functions = [library(name) for library in libraries.values()]
+        times = np.array([microseconds(functions, rng.normal(0, 3, n).astype(np.float32)) for n in lengths])
+        for label, found, style in zip(libraries, times.T, ("o-", "s--", "^:", "d-."), strict=False):
             panel.loglog(lengths, found, style, label=label, markersize=4)
+        if "PyTorch" not in libraries:
+            panel.plot([], [], " ", label="PyTorch: not installed")
         panel.set(title=name, xlabel="classes")
         panel.grid(alpha=0.3)
-        panel.legend()
+        panel.legend(loc="upper left")
 panels[0].set_ylabel("time of a call (µs)")
 plt.show()
