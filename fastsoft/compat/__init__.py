@@ -1,0 +1,1 @@
+"""Functions with the names, arguments and meaning that another library gives them."""
