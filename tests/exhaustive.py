@@ -86,7 +86,7 @@ CASES = (
         lambda k: fastsoft.softmax_cross_entropy_with_grad(k.rows, k.labels)[1],
         lambda k: k.p[:, 1:] * np.array([-1.0, 1.0]),
     ),
-    # In ulps of the exponential itself, in the unit of its table: 1, and half a one because the result, from which the unit
+    # In ulps of the exponential itself, in the unit of its table: 1, and half a one because the result, from which that
     # is taken, is rounded again; of subnormal results without FMA also the half is rounded that keeps z from overflow.
     Case(
         "exp",
