@@ -15,6 +15,7 @@ from ._threads import allowed, get_num_threads
 from ._validate import SingularGradientError
 
 Array = np.ndarray[Any, Any]
+OPTIONS = "weight", "ignore_index", "label_smoothing", "z_loss", "temperature", "reduction", "num_threads"  # of losses
 LAST, ONE, ZERO, NONE = -1, 1.0, 0.0, "none"  # the defaults, compared by identity
 PLAIN_FACTOR = (1.0, 0.0, 1.0)
 
@@ -265,13 +266,11 @@ def softmax_cross_entropy(
         both = kernels.plain_loss(x, t, axis, False, get_num_threads())
         if both is not None:
             return both[0]  # type: ignore[no-any-return]
+    given = weight, ignore_index, label_smoothing, z_loss, temperature, reduction, num_threads
     if lazy(x, t):
-        options = {
-            "weight": weight, "ignore_index": ignore_index, "label_smoothing": label_smoothing, "z_loss": z_loss,
-            "temperature": temperature, "reduction": reduction, "num_threads": num_threads,
-        }  # fmt: skip
+        options = dict(zip(OPTIONS, given, strict=True))
         return on_dask(LABELS, {"x": x, "t": t}, axis, out, grad=False, **options)  # type: ignore[no-any-return]
-    job = _Job(x, t, axis, weight, ignore_index, label_smoothing, z_loss, temperature, reduction, num_threads)
+    job = _Job(x, t, axis, *given)
     y = _validate.result(out, job.result_shape, job.dtype)
     job.run(None)
     y[...] = _rounded(job.reduced(), job.dtype)
@@ -333,13 +332,11 @@ def softmax_cross_entropy_with_grad(
             both = kernels.plain_loss(x, t, axis, True, get_num_threads())
         if both is not None:
             return both  # type: ignore[no-any-return]
+    given = weight, ignore_index, label_smoothing, z_loss, temperature, reduction, num_threads
     if lazy(x, t):
-        options = {
-            "weight": weight, "ignore_index": ignore_index, "label_smoothing": label_smoothing, "z_loss": z_loss,
-            "temperature": temperature, "reduction": reduction, "num_threads": num_threads,
-        }  # fmt: skip
+        options = dict(zip(OPTIONS, given, strict=True))
         return on_dask(LABELS, {"x": x, "t": t}, axis, out, grad=True, **options)  # type: ignore[no-any-return]
-    job = _Job(x, t, axis, weight, ignore_index, label_smoothing, z_loss, temperature, reduction, num_threads)
+    job = _Job(x, t, axis, *given)
     y = _validate.result(out, job.shape, job.dtype)
     overlap = out is not None and job.must_copy(y)
     target = np.empty(y.shape, y.dtype) if overlap else y

@@ -350,7 +350,7 @@ cdef inline void apply_vjp(
     cdef int r
     cdef Pass[floating] p
     cdef Vjp[floating] a
-    cdef vec[floating] scale, down
+    cdef vec[floating] unit, scale, down
     cdef vec[floating] sizes[16]
     cdef floating zero = 0
     cdef Py_ssize_t at[16]
@@ -358,7 +358,8 @@ cdef inline void apply_vjp(
     for r in range(count):
         sizes[r] = row_max(v[r], n, True, team)
     fold(&sizes[0], count)
-    store(p.scale, unit_scale(sizes[0]), REGISTER // sizeof(floating))
+    unit = unit_scale(sizes[0])
+    store(p.scale, unit, REGISTER // sizeof(floating))
     for r in range(count):
         at[r] = row_find(x[r], n, in_lane(top, r))
         p.middle[r] = v[r][at[r]] * p.scale[r]
@@ -366,7 +367,7 @@ cdef inline void apply_vjp(
     fold(p.sums, count, all_terms)
     fold(p.dots, count, all_terms)
     scale = product_scale(sizes[0])
-    down = scale / unit_scale(sizes[0])
+    down = scale / unit
     set_vjp(a, p.sums[0], scaled_by(p.dots[0], down), s[0], scale, load(p.middle, 16, zero) * down, op.factor)
     store(p.scale, scale, REGISTER // sizeof(floating))
     p.x = <const floating**> y

@@ -6,9 +6,9 @@ cdef inline bint goes_short(Kind kind) noexcept nogil:
 
 
 cdef inline bint tile_products(
-    const floating* e, const floating* v, Py_ssize_t n, vec[floating] middle, Sums[floating]* total
+    const floating* y, const floating* v, Py_ssize_t n, Sums[floating]* total
 ) noexcept nogil:
-    """Sum of e (v - middle), in runs as in a row by itself; false where it asks for a scale"""
+    """Sum of y v, in runs as in a row by itself; false where it asks for a scale"""
     cdef Py_ssize_t i, j, start, lanes = REGISTER // sizeof(floating), parts = min(n, lanes), step = run_length * lanes
     cdef floating zero = 0
     cdef vec[floating] run, w
@@ -22,7 +22,7 @@ cdef inline bint tile_products(
                 w = load(v + j * lanes, lanes, zero)
                 if not has_fma and not all_moderate(w):
                     return False
-                add_products(run, load(e + j * lanes, lanes, zero), w - middle)
+                add_products(run, load(y + j * lanes, lanes, zero), w)
             end_run(part[i], run)
         if not all_moderate(part[i].hi):
             return False
@@ -94,7 +94,7 @@ cdef inline bint tile_vjp_from_output(floating* y, const floating* v, Py_ssize_t
     cdef vec[floating] w
     cdef Sums[floating] dots
     cdef pair[floating] mean
-    if not tile_products(y, v, n, fill(zero), &dots) or not all_finite(dots.hi):
+    if not tile_products(y, v, n, &dots) or not all_finite(dots.hi):
         return False
     mean.hi, mean.lo = dots.hi, finite_part(dots.lo)
     for j in range(n):

@@ -308,9 +308,7 @@ cdef int run_part(
     cdef Tally* edge
     cdef int t
     cdef int64_t begun
-    if work < SERIAL or (threads > 1 and crowded()):
-        threads = 1
-    threads = <int> min(threads, min(work // GRAIN, total)) if threads > 1 else 1
+    threads = <int> min(threads_worth(work, threads), max(total, 1))
     memory = <char*> malloc(size * threads + REGISTER)
     if memory == NULL:
         return -1

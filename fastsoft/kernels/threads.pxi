@@ -55,6 +55,13 @@ cdef inline bint crowded() noexcept nogil:
     return now() < crowded_until.load()
 
 
+cdef inline int threads_worth(Py_ssize_t work, int threads) noexcept nogil:
+    """How many of the threads so many bytes are worth: one where there are few, or while others come late"""
+    if work < SERIAL or threads == 1 or crowded():
+        return 1
+    return <int> min(threads, work // GRAIN)
+
+
 cdef inline void note_time(int64_t start, Py_ssize_t work) noexcept nogil:
     cdef int64_t stop = now(), since = stop - crowded_until.load(), span = SHORTEST
     if stop - start > LATE + work // 2:
@@ -146,9 +153,7 @@ cdef int run_all(
     cdef char* scratch
     cdef bint split
     cdef int64_t begun
-    if work < SERIAL or (threads > 1 and crowded()):
-        threads = 1
-    threads = <int> min(threads, work // GRAIN) if threads > 1 else 1
+    threads = threads_worth(work, threads)
     split = threads > 1 and rows < threads and not by_tiles(b, sizeof(element))
     if threads > rows and not split:
         threads = <int> rows
