@@ -5,7 +5,8 @@ by page as it is written, which takes longer than to compute it. What is kept he
 system takes it back when it needs it, and until then its pages are there for the next result.
 
 Others: from the heap, but from the start of a line on, so that no load of a register need cross two. NumPy's own begin
-16 bytes later.
+16 bytes later. They are kept likewise, but not marked: where a few results are freed together, the heap may shrink, and
+would grow again for the next ones, page by page.
 """
 cimport numpy as cnp
 
@@ -42,84 +43,99 @@ cdef extern from *:
       static const int fs_pool = 0;
     #endif
 
-    struct fs_block { size_t size; };  /* at its start; what NumPy sees begins FS_HEAD bytes later */
     enum { FS_SLOTS = 4, FS_HEAD = 4096, FS_HUGE = 2 << 20 };
-    static const size_t fs_largest = (size_t)256 << 20;  /* a block that is kept */
-    static std::atomic<fs_block *> fs_kept[FS_SLOTS];
+    static const size_t fs_largest = (size_t)256 << 20, fs_largest_line = 4 << 20;  /* that are kept */
+    struct fs_head { void *raw; size_t size; };  /* before what NumPy sees: where the block begins, the bytes after */
+    static fs_head *fs_head_of(void *p) { return (fs_head *)p - 1; }
 
-    static void fs_drop_kept(void) {
-        for (int k = 0; k < FS_SLOTS; k++)
-            if (fs_block *b = fs_kept[k].exchange(0)) fs_unmap(b, b->size);
-    }
-    static void fs_release(fs_block *b) {
-        if (fs_pool && b->size <= fs_largest) {
-            fs_mark_free((char *)b + FS_HEAD, b->size - FS_HEAD);  /* the head is still read */
-            for (int k = 0; k < FS_SLOTS && b; k++) b = fs_kept[k].exchange(b);  /* the oldest falls out */
+    template <void give_back(fs_head *)> struct fs_kept {  /* the blocks that were freed last */
+        std::atomic<fs_head *> slot[FS_SLOTS];
+        fs_head *take(size_t size) {
+            for (auto &s : slot) {
+                fs_head *b = s.exchange(0);
+                if (b && b->size >= size && b->size / 2 <= size) return b;
+                if (b && (b = s.exchange(b))) give_back(b);  /* another thread's has come between */
+            }
+            return 0;
         }
-        if (b) fs_unmap(b, b->size);
-    }
+        void put(fs_head *b) {
+            for (auto &s : slot)
+                if (!(b = s.exchange(b))) return;
+            give_back(b);  /* the oldest falls out */
+        }
+        void drop() {
+            for (auto &s : slot)
+                if (fs_head *b = s.exchange(0)) give_back(b);
+        }
+    };
+    static void fs_unmap_block(fs_head *b) { fs_unmap(b->raw, b->size + FS_HEAD); }
+    static void fs_free_line(fs_head *b) { free(b->raw); }
+    static fs_kept<fs_unmap_block> fs_blocks;
+    static fs_kept<fs_free_line> fs_line_blocks;
+    static void fs_drop_kept(void) { fs_blocks.drop(); fs_line_blocks.drop(); }
+
     static void *fs_malloc(void *, size_t size) {
         if (size > SIZE_MAX / 2) return 0;
+        if (fs_head *b = fs_blocks.take(size)) return b + 1;
         const size_t need = (size + FS_HEAD + FS_HUGE - 1) / FS_HUGE * FS_HUGE;
-        for (int k = 0; k < FS_SLOTS; k++) {
-            fs_block *b = fs_kept[k].exchange(0);
-            if (b && b->size >= need && b->size / 2 <= need) return (char *)b + FS_HEAD;
-            if (b && (b = fs_kept[k].exchange(b))) fs_unmap(b, b->size);  /* another thread's has come between */
-        }
-        fs_block *b = (fs_block *)fs_map(need);
-        if (!b) {
+        char *raw = (char *)fs_map(need);
+        if (!raw) {
             fs_drop_kept();
-            b = (fs_block *)fs_map(need);
+            raw = (char *)fs_map(need);
         }
-        if (!b) return 0;
-        b->size = need;
-        return (char *)b + FS_HEAD;
+        if (!raw) return 0;
+        *fs_head_of(raw + FS_HEAD) = {raw, need - FS_HEAD};
+        return raw + FS_HEAD;
     }
-    static void fs_free(void *, void *p, size_t) { if (p) fs_release((fs_block *)((char *)p - FS_HEAD)); }
-    static void *fs_calloc(void *, size_t count, size_t size) {
-        if (size && count > SIZE_MAX / 2 / size) return 0;
-        void *p = fs_malloc(0, count * size);
-        return p ? memset(p, 0, count * size) : 0;
+    static void fs_free(void *, void *p, size_t) {
+        if (!p) return;
+        fs_head *b = fs_head_of(p);
+        if (!fs_pool || b->size > fs_largest) return fs_unmap_block(b);
+        fs_mark_free((char *)p, b->size);  /* the head is still read */
+        fs_blocks.put(b);
     }
-    static void *fs_realloc(void *, void *p, size_t size) {  /* numpy.ndarray.resize */
-        void *q = fs_malloc(0, size);
-        if (q && p) {
-            const size_t old = ((fs_block *)((char *)p - FS_HEAD))->size - FS_HEAD;
-            memcpy(q, p, old < size ? old : size);
-            fs_free(0, p, 0);
-        }
-        return q;
-    }
-    static PyDataMem_Handler fs_handler = {"fastsoft", 1, {0, fs_malloc, fs_calloc, fs_realloc, fs_free}};
-
-    struct fs_head { void *raw; size_t size; };  /* just before what NumPy sees */
-    static fs_head *fs_head_of(void *p) { return (fs_head *)p - 1; }
     static void *fs_line_malloc(void *, size_t size) {  /* aligned_alloc would map anew for each result of some sizes */
         if (size > SIZE_MAX / 2) return 0;
+        if (size <= fs_largest_line)
+            if (fs_head *b = fs_line_blocks.take(size)) return b + 1;
         void *raw = malloc(size + sizeof(fs_head) + 63);
+        if (!raw) {
+            fs_drop_kept();
+            raw = malloc(size + sizeof(fs_head) + 63);
+        }
         if (!raw) return 0;
         char *p = (char *)(((uintptr_t)raw + sizeof(fs_head) + 63) / 64 * 64);
         *fs_head_of(p) = {raw, size};
         if (size >= 2 * FS_HUGE) fs_use_huge(p, size);
         return p;
     }
-    static void *fs_line_calloc(void *, size_t count, size_t size) {
+    static void fs_line_free(void *, void *p, size_t) {
+        if (!p) return;
+        fs_head *b = fs_head_of(p);
+        if (b->size <= fs_largest_line) fs_line_blocks.put(b);
+        else fs_free_line(b);
+    }
+
+    template <void *new_block(void *, size_t)> void *fs_calloc(void *, size_t count, size_t size) {
         if (size && count > SIZE_MAX / 2 / size) return 0;
-        void *p = fs_line_malloc(0, count * size);
+        void *p = new_block(0, count * size);
         return p ? memset(p, 0, count * size) : 0;
     }
-    static void fs_line_free(void *, void *p, size_t) { if (p) free(fs_head_of(p)->raw); }
-    static void *fs_line_realloc(void *, void *p, size_t size) {
-        void *q = fs_line_malloc(0, size);
+    template <void *new_block(void *, size_t), void old_block(void *, void *, size_t)>
+    void *fs_realloc(void *, void *p, size_t size) {  /* numpy.ndarray.resize */
+        void *q = new_block(0, size);
         if (q && p) {
             const size_t old = fs_head_of(p)->size;
             memcpy(q, p, old < size ? old : size);
-            fs_line_free(0, p, 0);
+            old_block(0, p, 0);
         }
         return q;
     }
+    static PyDataMem_Handler fs_handler = {
+        "fastsoft", 1, {0, fs_malloc, fs_calloc<fs_malloc>, fs_realloc<fs_malloc, fs_free>, fs_free}};
     static PyDataMem_Handler fs_lines = {
-        "fastsoft_lines", 1, {0, fs_line_malloc, fs_line_calloc, fs_line_realloc, fs_line_free}};
+        "fastsoft_lines", 1,
+        {0, fs_line_malloc, fs_calloc<fs_line_malloc>, fs_realloc<fs_line_malloc, fs_line_free>, fs_line_free}};
     """
     ctypedef struct PyDataMem_Handler:
         pass

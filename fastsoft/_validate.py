@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from fractions import Fraction
+from functools import lru_cache
 from numbers import Real
 from typing import Any
 
@@ -209,6 +210,11 @@ def factor(temperature: object) -> tuple[int, tuple[float, float, float]]:
         t = math.inf
     if not (t > 0 and math.isfinite(t)):
         raise ValueError(f"temperature must be a positive finite number, got {temperature!r}")
+    return _inverse(t)
+
+
+@lru_cache(maxsize=256)
+def _inverse(t: float) -> tuple[int, tuple[float, float, float]]:
     if t == 1:
         return PLAIN, (1.0, 0.0, 1.0)
     how, g = SCALED, 1.0

@@ -16,7 +16,7 @@ from ._validate import SingularGradientError
 
 Array = np.ndarray[Any, Any]
 OPTIONS = "weight", "ignore_index", "label_smoothing", "z_loss", "temperature", "reduction", "num_threads"  # of losses
-LAST, ONE, ZERO, NONE = -1, 1.0, 0.0, "none"  # the defaults, compared by identity
+LAST, ONE, ZERO = -1, 1.0, 0.0  # the defaults, compared by identity
 PLAIN_FACTOR = (1.0, 0.0, 1.0)
 
 
@@ -195,7 +195,7 @@ def softmax_cross_entropy(
     label_smoothing: float = ZERO,
     z_loss: float = ZERO,
     temperature: float = ONE,
-    reduction: str = NONE,
+    reduction: str = "none",
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> Array:
@@ -260,10 +260,10 @@ def softmax_cross_entropy(
     array([4.12230724e-09])
     """
     if (
-        weight is None and ignore_index is None and label_smoothing is ZERO and z_loss is ZERO
-        and temperature is ONE and reduction is NONE and out is None and num_threads is None
+        weight is None and label_smoothing is ZERO and z_loss is ZERO and temperature is ONE
+        and out is None and num_threads is None
     ):  # fmt: skip
-        both = kernels.plain_loss(x, t, axis, False, get_num_threads())
+        both = kernels.plain_loss(x, t, axis, ignore_index, reduction, False, None, get_num_threads())
         if both is not None:
             return both[0]  # type: ignore[no-any-return]
     given = weight, ignore_index, label_smoothing, z_loss, temperature, reduction, num_threads
@@ -287,7 +287,7 @@ def softmax_cross_entropy_with_grad(
     label_smoothing: float = ZERO,
     z_loss: float = ZERO,
     temperature: float = ONE,
-    reduction: str = NONE,
+    reduction: str = "none",
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> tuple[Array, Array]:
@@ -324,12 +324,11 @@ def softmax_cross_entropy_with_grad(
     array([[-4.12230723e-09,  2.06115361e-09,  2.06115361e-09]])
     """
     if (
-        weight is None and ignore_index is None and label_smoothing is ZERO and z_loss is ZERO
-        and temperature is ONE and reduction is NONE and out is None and num_threads is None
+        weight is None and label_smoothing is ZERO and z_loss is ZERO and temperature is ONE and num_threads is None
     ):  # fmt: skip
-        both = kernels.plain_loss(x, t, axis, True)
+        both = kernels.plain_loss(x, t, axis, ignore_index, reduction, True, out)
         if both is None:
-            both = kernels.plain_loss(x, t, axis, True, get_num_threads())
+            both = kernels.plain_loss(x, t, axis, ignore_index, reduction, True, out, get_num_threads())
         if both is not None:
             return both  # type: ignore[no-any-return]
     given = weight, ignore_index, label_smoothing, z_loss, temperature, reduction, num_threads
@@ -455,8 +454,4 @@ class _Job:
         """The losses as `reduction` asks for them."""
         if self.reduction == "none":
             return self.losses
-        with quiet():
-            total = self.losses.sum(dtype=np.float64)
-            if self.reduction == "mean":
-                total = total / self.total_weight if self.total_weight else np.float64(0)
-            return np.asarray(total)
+        return np.asarray(kernels.reduced(self.losses, self.total_weight))

@@ -182,7 +182,9 @@ def cross_entropy(
     differentiate = torch.is_grad_enabled() and input.requires_grad
     if not isinstance(ignore_index, int):
         raise TypeError(f"ignore_index must be an int, got {type(ignore_index).__name__}")
-    options = {"reduction": reduction, "label_smoothing": label_smoothing}
+    options: dict[str, Any] = {"reduction": reduction}  # the others where they say something: there is a short way
+    if label_smoothing != 0:
+        options["label_smoothing"] = label_smoothing
     if _are_probabilities(input, target):
         if ignore_index >= 0:
             raise ValueError(f"ignore_index must be negative where target holds probabilities, got {ignore_index}")
@@ -273,7 +275,9 @@ def _are_probabilities(input: Tensor, target: Tensor) -> bool:
 def _array(tensor: Tensor) -> Array:
     """The tensor's memory as an array."""
     if tensor.dtype is not torch.bfloat16:
-        return tensor.numpy(force=True)
+        if tensor.is_neg():
+            tensor = tensor.resolve_neg()
+        return (tensor.detach() if tensor.requires_grad else tensor).numpy()
     try:
         import ml_dtypes
     except ImportError as error:
@@ -429,7 +433,7 @@ def _row_weights(
     target: Tensor,
     weight: Tensor | None,
     reduction: str,
-    label_smoothing: float,
+    label_smoothing: float = 0.0,
     ignore_index: int = -100,
 ) -> Tensor:
     """sum_c w_c t_c of each row, smoothed and divided as the losses are, with one class: what softmax(x) is times."""

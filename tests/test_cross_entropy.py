@@ -868,6 +868,26 @@ def test_sums_of_16_bits(isa: str, dtype: str) -> None:
     assert loss_of(x[:3000], t[:3000], reduction="sum") == np.array(3000 * math.log(3)).astype(number)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_reduction_of_plain_arrays(isa: str, dtype: str, reduction: str) -> None:
+    """The same bits as by the way for all arguments, and the sum of the losses rounded once; whatever is ignored."""
+    x = logits((300, 7), dtype, largest=30)
+    t = labels_for(x)
+    for ignored in (None, -100, -1, 3, 7, -(2**63), -(2**70)):
+        hidden = np.zeros(300, bool) if ignored is None else np.arange(300) % 4 == 0
+        held = ignored is not None and abs(ignored) < 2**64 and ignored != 3
+        targets = np.where(hidden, ignored, t) if held else t
+        hidden = targets == ignored
+        options = {"reduction": reduction, "ignore_index": ignored}
+        short = *both_of(x, targets, **options), loss_of(x, targets, **options)
+        long = *both_of(x, targets, label_smoothing=0, **options), loss_of(np.asfortranarray(x), targets, **options)
+        for a, b in zip(short, long, strict=True):
+            assert_same_bits(a, b)
+        exact = math.fsum(map(float, loss_of(x, t)[~hidden])) / (np.sum(~hidden) if reduction == "mean" else 1)
+        assert abs(float(short[0]) - exact) <= 2 * np.spacing(x.dtype.type(exact))
+
+
 def test_sum_beyond_the_largest_number(isa: str) -> None:
     """A sum of finite losses that no float64 holds is inf, without a warning."""
     x = np.array([[0, 1e308]] * 2)

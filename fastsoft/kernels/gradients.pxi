@@ -10,6 +10,7 @@ cdef enum What:
     TOTAL  # sum of v scale
     TARGET  # sums of v, and of v (z_max - z)
     LOG_TARGET  # sum of v log x
+    LOG_TURN_OUTPUT  # y = v + e^x factor minus; sum of e^x, as it comes, for its NaN
     TURN  # y = x (v scale - mean) factor
     TURN_OUTPUT  # y = x (v - mean)
     CENTRE  # y = v - mean
@@ -59,9 +60,62 @@ cdef inline void block_weigh(
         dots[r] = d
 
 
+cdef inline void block_total(
+    const Pass[floating]* p, Py_ssize_t start, Py_ssize_t stop, Sums[floating]* dots
+) noexcept nogil:
+    """TOTAL: nothing bounds v, so that each is added without loss"""
+    cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
+    cdef int r
+    cdef floating zero = 0, scale
+    cdef const floating* v
+    cdef Sums[floating] a
+    for r in range(p.first, p.last):
+        v, scale = p.v[r], p.scale[r]
+        begin_runs(a)
+        i = start
+        while i + step <= stop:
+            add_exactly(a, multiplied(load_bunch(v + i, step, zero), scale))
+            i += step
+        if i < stop:
+            add_exactly(a, multiplied(load_bunch(v + i, stop - i, zero), scale))
+        dots[r] = a
+
+
+cdef inline void block_log_turn_output(
+    const Pass[floating]* p, Py_ssize_t start, Py_ssize_t stop, Sums[floating]* sums
+) noexcept nogil:
+    """LOG_TURN_OUTPUT"""
+    cdef Sums[floating] a
+    cdef Py_ssize_t left, i, step = together * REGISTER // sizeof(floating), near = NEAR // sizeof(floating)
+    cdef int r
+    cdef Plain plain
+    cdef Others others
+    cdef const floating* x
+    cdef const floating* v
+    cdef floating* y
+    cdef floating low = -INFINITY, zero = 0, one = 1
+    cdef Shared[floating] s = of_row(p.shared[0], 0)
+    cdef pair[floating] factor, minus
+    cdef bunch[floating] e
+    for r in range(p.first, p.last):
+        x, v, y = p.x[r], p.v[r], p.y[r]
+        factor, minus = of_row(p.factor, r), of_row(p.minus, r)
+        begin_runs(a)
+        i = start
+        while i < stop:
+            left = stop - i if i + step > stop else step
+            if i + near < stop:
+                prefetch_to_write(y + i + near, together)
+            e = value(shifted_term(load_bunch(x + i, left, low), s, plain, others))
+            add_terms(a.hi, e)
+            store(y + i, log_turned(e, load_bunch(v + i, left, zero), factor, minus, one), left)
+            i += step
+        sums[r] = a
+
+
 cdef inline void add_to_run(
     const floating* x, const floating* v, Runs what, Py_ssize_t left, How how, const Shift[floating]* shift,
-    floating scale, floating middle, vec[floating]* run, vec[floating]* weights, Sums[floating]* exact
+    floating scale, floating middle, vec[floating]* run, vec[floating]* weights
 ) noexcept nogil:
     """A bunch, of which `left` lanes are there"""
     cdef floating zero = 0, one = 1
@@ -70,8 +124,6 @@ cdef inline void add_to_run(
         add_products(run[0], load_bunch(x, left, zero), w)
     elif Runs is Dot:
         add_products(run[0], load_bunch(x, left, zero), weighed(w, scale, middle))
-    elif Runs is Total:
-        add_exactly(exact[0], multiplied(w, scale))  # nothing bounds it
     elif Runs is Target:
         add_terms(weights[0], w)
         add_terms(run[0], shortfall(load_bunch(x, left, zero), w, shift[0], how))
@@ -106,12 +158,11 @@ cdef inline void block_runs(
                     prefetch(x + i + near, run_length)
                     prefetch(v + i + near, run_length)
                 for k from i <= k < i + run_length * lanes by step:
-                    add_to_run(x + k, v + k, what, step, how, &own, scale, middle, &run, &weights, &d)
+                    add_to_run(x + k, v + k, what, step, how, &own, scale, middle, &run, &weights)
             else:
                 for k from i <= k < stop by step:
-                    add_to_run(x + k, v + k, what, stop - k, how, &own, scale, middle, &run, &weights, &d)
-            if Runs is not Total:
-                end_run(d, run)
+                    add_to_run(x + k, v + k, what, stop - k, how, &own, scale, middle, &run, &weights)
+            end_run(d, run)
             if Runs is Target:
                 end_run(a, weights)
         sums[r] = a
@@ -175,7 +226,6 @@ cdef inline void block_pass(
     cdef Others others
     cdef Product product
     cdef Dot dot
-    cdef Total total
     cdef Target target
     cdef LogTarget log_target
     cdef Turn turn
@@ -197,11 +247,13 @@ cdef inline void block_pass(
     elif p.what == DOT:
         block_runs(p, dot, start, stop, how, sums, dots)
     elif p.what == TOTAL:
-        block_runs(p, total, start, stop, how, sums, dots)
+        block_total(p, start, stop, dots)
     elif p.what == TARGET:
         block_runs(p, target, start, stop, how, sums, dots)
     elif p.what == LOG_TARGET:
         block_runs(p, log_target, start, stop, how, sums, dots)
+    elif p.what == LOG_TURN_OUTPUT:
+        block_log_turn_output(p, start, stop, sums)
     elif p.what == TURN:
         block_map(p, turn, start, stop)
     elif p.what == TURN_OUTPUT:
@@ -539,14 +591,10 @@ cdef inline void turn_log_output(Pass[floating]* p, const Team* team) noexcept n
     cdef floating zero = 0, one = 1
     cdef Shared[floating] shared = unshifted(zero)
     p.shared = &shared
-    rows_pass(p, EXP, plain, team)
-    p.x = <const floating**> p.y
     p.factor = unshifted_unit(zero)
     p.minus.hi, p.minus.lo = fill(zero) - p.mean.hi, fill(zero) - p.mean.lo
     balance(p.factor, p.minus, load(p.scale, 16, one))
-    for r in range(p.last):
-        p.middle[r] = 1
-    rows_pass(p, LOG_TURN, plain, team)
+    rows_pass(p, LOG_TURN_OUTPUT, plain, team)
     for r in range(p.last):
         if has_nan(p.sums[r].hi):
             row_tidy(p.y[r], p.n)

@@ -127,17 +127,81 @@ def plain_pair(int kind, x, v, axis, to, int threads=0):
     return out
 
 
-def plain_loss(x, labels, axis, bint gradient, int threads=0):
-    """(loss, gradient or None) of plain logits and int64 labels with default arguments, or None as in `quick`, or
-    where a label is out of range"""
-    cdef Batch b
-    cdef cnp.ndarray a, t, loss, out = None
+cdef Py_ssize_t counted(const int64_t* labels, Py_ssize_t rows, Py_ssize_t n, object ignore_index) except -2:
+    """How many labels are not `ignore_index`, an int below 0 or None; -1 if that is anything else, or one out of range
+    """
+    cdef Py_ssize_t i, ignored = 0
+    cdef int64_t apart = 0
+    if ignore_index is not None:
+        if type(ignore_index) is not int or not -(1 << 62) < ignore_index < 0:
+            return -1
+        apart = ignore_index
+    for i in range(rows):
+        if not 0 <= labels[i] < n:
+            if apart == 0 or labels[i] != apart:
+                return -1
+            ignored += 1
+    return rows - ignored
+
+
+cdef double loss_total(const char* loss, Py_ssize_t count, int typenum) noexcept:
+    """The sum of losses, without loss of digits"""
+    cdef control state = enter()
     cdef Py_ssize_t i
-    cdef int d, ndim
-    if not is_plain(x) or type(labels) is not cnp.ndarray or not is_last(axis, x) or is_large(x, threads):
+    cdef double a, before, added, total = 0, lost = 0
+    for i in range(count):
+        a = (<const float*> loss)[i] if typenum == cnp.NPY_FLOAT32 else (<const double*> loss)[i]
+        before = total
+        total = before + a
+        added = total - before
+        lost += (before - (total - added)) + (a - added)
+    if lost == lost:  # else one is infinite, or the sum
+        total += lost
+    leave(state)
+    return total if total == total else NAN
+
+
+cdef double quotient(double a, double b) noexcept:
+    """a / b, and 0 for b = 0; in the floating-point state of the kernels"""
+    cdef control state = enter()
+    cdef double q = a / b if b != 0 else 0.0
+    leave(state)
+    return q
+
+
+def reduced(cnp.ndarray losses not None, double weight):
+    """The sum of losses, contiguous and of the type that is computed in, over their weight; 0 where that is 0"""
+    return quotient(loss_total(data_of(losses), cnp.PyArray_SIZE(losses), cnp.PyArray_TYPE(losses)), weight)
+
+
+cdef cnp.ndarray scalar(double value, int typenum):
+    """An array without axes, of float32 or float64"""
+    cdef cnp.ndarray a = cnp.PyArray_EMPTY(0, NULL, typenum, 0)
+    cdef control state = enter()
+    if typenum == cnp.NPY_FLOAT32:
+        (<float*> cnp.PyArray_DATA(a))[0] = <float> value
+    else:
+        (<double*> cnp.PyArray_DATA(a))[0] = value
+    leave(state)
+    return a
+
+
+def plain_loss(x, labels, axis, ignore_index, reduction, bint gradient, out=None, int threads=0):
+    """(loss, gradient or None) of plain logits and int64 labels, the other arguments default, or None as in `quick`,
+    or where a label is out of range or none counts"""
+    cdef Batch b
+    cdef cnp.ndarray a, t, loss, y = None
+    cdef Py_ssize_t rows
+    cdef int d, ndim, typenum
+    cdef bint mean, each
+    if type(labels) is not cnp.ndarray or type(reduction) is not str:
+        return None
+    if not is_plain(x) or not is_last(axis, x) or is_large(x, threads):
         return None
     a, t = x, labels
+    mean, each = reduction == "mean", reduction == "none"
     ndim = cnp.PyArray_NDIM(a) - 1
+    typenum = cnp.PyArray_TYPE(a)
     if cnp.PyArray_TYPE(t) != cnp.NPY_INT64 or not cnp.PyArray_ISCARRAY_RO(t) or cnp.PyArray_NDIM(t) != ndim:
         return None
     for d in range(ndim):
@@ -146,16 +210,19 @@ def plain_loss(x, labels, axis, bint gradient, int threads=0):
     set_plain(&b.op, LABELS)
     set_rows(&b, a)
     b.op.labels = <const int64_t*> cnp.PyArray_DATA(t)
-    for i in range(b.rows):
-        if not 0 <= b.op.labels[i] < b.n:
-            return None
-    loss = cnp.PyArray_EMPTY(ndim, cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
-    b.op.loss = <char*> cnp.PyArray_DATA(loss)
+    rows = counted(b.op.labels, b.rows, b.n, ignore_index)
+    if rows <= 0 or not (mean or each or reduction == "sum"):
+        return None
+    b.op.scale = quotient(1, rows) if mean else 1.0
     if gradient:
-        out = new(ndim + 1, cnp.PyArray_DIMS(a), a)
-        b.out = <char*> cnp.PyArray_DATA(out)
-    execute(&b, 0, b.rows, threads, cnp.PyArray_TYPE(a))
-    return loss, out
+        y = result(out, ndim + 1, cnp.PyArray_DIMS(a), a, t)
+        if y is None:
+            return None
+        b.out = data_of(y)
+    loss = cnp.PyArray_EMPTY(ndim, cnp.PyArray_DIMS(a), typenum, 0)
+    b.op.loss = data_of(loss)
+    execute(&b, 0, b.rows, threads, typenum)
+    return loss if each else scalar(reduced(loss, rows if mean else 1), typenum), y
 
 
 def plain_jacobian(x, axis, out, int threads=0):

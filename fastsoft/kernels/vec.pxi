@@ -58,8 +58,6 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         pass
     cdef cppclass Dot:
         pass
-    cdef cppclass Total:
-        pass
     cdef cppclass Target:
         pass
     cdef cppclass LogTarget:
@@ -387,7 +385,6 @@ ctypedef fused Way:  # how a result is written
 ctypedef fused Runs:  # passes that give sums, by runs
     Product
     Dot
-    Total
     Target
     LogTarget
 

@@ -368,7 +368,6 @@ template <class T, int U> INLINE vec<T, U> target_slope(vec<T, U> z, vec<T, U> t
 // Which pass: kernels/gradients.pxi says what each does.
 struct Product {};
 struct Dot {};
-struct Total {};
 struct Target {};
 struct LogTarget {};
 struct Turn {};
