@@ -121,7 +121,7 @@ cdef void run_shared(
     if stop - start < step * threads:
         step = 1
     for t in range(threads):
-        taken(scratch, size, t).store(0)
+        taken(scratch, size, t).store(0, memory_order_relaxed)  # the region begins with a barrier
     for t in prange(threads, schedule="static", chunksize=1, num_threads=threads):
         take_shares(b, start, stop, step, shares, t, threads, scratch, size, unused)
 

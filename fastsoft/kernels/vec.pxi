@@ -6,7 +6,7 @@ from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
-from libcpp.atomic cimport atomic
+from libcpp.atomic cimport atomic, memory_order_relaxed
 
 cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     cdef cppclass half:
