@@ -33,13 +33,16 @@ cdef extern from *:
           madvise(p + before, size - before, MADV_HUGEPAGE);
       }
       static void fs_unmap(void *p, size_t size) { munmap(p, size); }
-      static void fs_mark_free(void *p, size_t size) { madvise(p, size, MADV_FREE); }
+      static void fs_mark_free(char *p, size_t size) {  /* of its pages, which have 64 KB at most */
+          const size_t before = 65535 - ((uintptr_t)p + 65535) % 65536;
+          madvise(p + before, size - before, MADV_FREE);
+      }
       static const int fs_pool = 1;
     #else
       static void *fs_map(size_t size) { return malloc(size); }
       static void fs_use_huge(char *, size_t) {}
       static void fs_unmap(void *p, size_t) { free(p); }
-      static void fs_mark_free(void *, size_t) {}
+      static void fs_mark_free(char *, size_t) {}
       static const int fs_pool = 0;
     #endif
 

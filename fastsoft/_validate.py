@@ -148,7 +148,7 @@ def labels(
     """Labels as contiguous int64, -1 where they are to be ignored. `start`: where they begin in all of the labels."""
     if isinstance(t, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; pass {name}.filled(ignore_index)")
-    a = np.asarray(t)
+    a = np.array(t)  # a copy: another thread may change `t` after the check
     ignored = None
     if ignore_index is not None:
         try:
@@ -161,7 +161,7 @@ def labels(
         also = "" if ignore_index is None else f", or ignore_index = {ignore_index}"
         index = where if start is None else tuple(k + first for k, first in zip(where, start, strict=True))
         raise ValueError(f"{name} must hold labels from 0 to {n - 1}{also}, got {a[where]} at index {index}")
-    found = a.astype(np.int64)
+    found = a.astype(np.int64, copy=False)
     if ignored is not None:
         found = np.where(ignored, -1, found)
     return np.ascontiguousarray(found).reshape(a.shape)  # which makes an axis where there is none
@@ -215,14 +215,16 @@ def factor(temperature: object) -> tuple[int, tuple[float, float, float]]:
 
 @lru_cache(maxsize=256)
 def _inverse(t: float) -> tuple[int, tuple[float, float, float]]:
+    """What `factor` says of a valid temperature, once for all: not in the floating-point state of one caller."""
     if t == 1:
         return PLAIN, (1.0, 0.0, 1.0)
     how, g = SCALED, 1.0
-    if not 2.0**-60 <= t <= 2.0**60:
-        how, g = WIDE, 2.0 ** min(-math.frexp(t)[1], 1023)  # 1 <= hi: what x g gives does not overflow before x/T
-    exact = 1 / (Fraction(t) * Fraction(g))
-    hi = float(exact)
-    return how, (hi, float(exact - Fraction(hi)), g)
+    with quiet():
+        if not 2.0**-60 <= t <= 2.0**60:
+            how, g = WIDE, 2.0 ** min(-math.frexp(t)[1], 1023)  # 1 <= hi: what x g gives does not overflow before x/T
+        exact = 1 / (Fraction(t) * Fraction(g))
+        hi = float(exact)
+        return how, (hi, float(exact - Fraction(hi)), g)
 
 
 def beyond(how: int, dtype: np.dtype[Any]) -> bool:

@@ -395,8 +395,10 @@ class _Job:
         self.result_shape = batch if self.reduction == "none" else ()
         if self.labels is not None and self.weight is not None:
             self.row_weights = np.where(self.labels < 0, 0.0, self.weight[self.labels]).ravel()
-        self.total_weight = self._total_weight() if self.reduction == "mean" else 1.0
-        self.scale = 1 / self.total_weight if self.total_weight else 0.0
+        with quiet():
+            self.total_weight = self._total_weight() if self.reduction == "mean" else 1.0
+            self.scale = 1 / self.total_weight if self.total_weight else 0.0
+            self.on, self.off = 1 - self.smoothing, self.smoothing / n if n else 0.0
 
     @staticmethod
     def _dense(x: Array, t: object, batch: tuple[int, ...], ignore_index: object) -> tuple[Array, Array]:
@@ -415,8 +417,7 @@ class _Job:
         """What a mean is taken over."""
         if self.labels is None:
             return float(math.prod(self.batch))
-        with quiet():
-            return float(self.row_weights.sum() if self.row_weights is not None else np.count_nonzero(self.labels >= 0))
+        return float(self.row_weights.sum() if self.row_weights is not None else np.count_nonzero(self.labels >= 0))
 
     def must_copy(self, out: Array) -> bool:
         """Whether the gradient, written to `out`, could change what is still to be read."""
@@ -441,8 +442,7 @@ class _Job:
                     TARGETS if dense else LABELS, x, targets, y, self.axis, self.how, self.factor, self.threads,
                     start, stop, labels=None if self.labels is None else self.labels.reshape(-1),
                     row_weights=None if dense else self.row_weights, class_weights=self.weight if dense else None,
-                    loss=self.losses, on=1 - self.smoothing, off=self.smoothing / n, scale=self.scale,
-                    z_loss=self.z_loss,
+                    loss=self.losses, on=self.on, off=self.off, scale=self.scale, z_loss=self.z_loss,
                 )  # fmt: skip
         if self.scale == 0 and grad is not None:
             grad[...] = 0

@@ -183,7 +183,7 @@ def cross_entropy(
     if not isinstance(ignore_index, int):
         raise TypeError(f"ignore_index must be an int, got {type(ignore_index).__name__}")
     options: dict[str, Any] = {"reduction": reduction}  # the others where they say something: there is a short way
-    if label_smoothing != 0:
+    if type(label_smoothing) is not float or label_smoothing != 0:
         options["label_smoothing"] = label_smoothing
     if _are_probabilities(input, target):
         if ignore_index >= 0:
@@ -306,9 +306,15 @@ class _Softmax(torch.autograd.Function):
         return _softmax_vjp(output, grad, ctx.dim), None
 
 
+def _recorded(grad: Tensor) -> bool:
+    """Whether what becomes of the gradient that arrives is asked for, backward or forward; the latter a Function
+    refuses."""
+    return torch.is_grad_enabled() or torch.autograd.forward_ad.unpack_dual(grad).tangent is not None
+
+
 def _softmax_vjp(output: Tensor, grad: Tensor, dim: int) -> Tensor:
     """y (g - sum(y g)), of y = softmax(x) and the gradient g that arrives."""
-    if torch.is_grad_enabled():  # only then a Function, whose call takes longer than a small kernel
+    if _recorded(grad):  # only then a Function, whose call takes longer than a small kernel
         return _SoftmaxGradient.apply(output, grad, dim)
     return _tensor(derivatives.softmax_vjp_from_output(_array(output), _array(grad), dim))
 
@@ -344,7 +350,7 @@ class _LogSoftmax(torch.autograd.Function):
 
 def _log_softmax_vjp(output: Tensor, grad: Tensor, dim: int) -> Tensor:
     """g - exp(y) sum(g), of y = log_softmax(x) and the gradient g that arrives."""
-    if torch.is_grad_enabled():
+    if _recorded(grad):
         return _LogSoftmaxGradient.apply(output, grad, dim)
     return _tensor(derivatives.log_softmax_vjp_from_output(_array(output), _array(grad), dim))
 
@@ -392,7 +398,7 @@ class _CrossEntropy(torch.autograd.Function):
             input, target, weight = ctx.saved_tensors
             row_weights = _row_weights(input, target, weight, **ctx.options)
             gradient = _CrossEntropyGradient.apply(grad, input, gradient, row_weights)
-        elif grad.numel() != 1 or grad.item() != 1:
+        elif grad.numel() != 1 or grad.item() != 1 or _recorded(grad):
             gradient.mul_(grad)
         return gradient, None, None, None, None
 

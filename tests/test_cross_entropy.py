@@ -893,3 +893,10 @@ def test_sum_beyond_the_largest_number(isa: str) -> None:
     x = np.array([[0, 1e308]] * 2)
     for reduction in ("sum", "mean"):
         assert loss_of(x, np.zeros(2, int), reduction=reduction) == math.inf
+
+
+def test_mean_that_is_not_a_number(isa: str) -> None:
+    """An infinite loss over an infinite weight: the one NaN that there is elsewhere."""
+    x = np.array([[0, -math.inf], [0, 0]])
+    found = loss_of(x, np.array([1, 0]), reduction="mean", weight=np.array([math.inf, 1]))
+    assert_same_bits(found, np.asarray(math.nan))

@@ -423,7 +423,7 @@ def test_busy_machine() -> None:
     code = f"""
 from fastsoft._dispatch import kernels
 long = x.reshape(1, -1)
-for k in range(15):
+for k in range(5):
     for threads in ({threads}, {threads} - 1, 2):
         kernels.after_fork()  # were workers late, this call would be on one thread
         assert fastsoft.softmax(x, num_threads=threads).tobytes() == want[0].tobytes()
@@ -767,6 +767,39 @@ def test_floating_point_control_of_a_state(isa: str, control: ctypes.CDLL, chang
     assert states[1] == states[2]
     for k in range(4, len(results)):
         assert_same_bits(results[k], results[k % 4])
+
+
+@pytest.mark.parametrize("change", ["flush", "upwards"])
+def test_floating_point_control_of_options(isa: str, control: ctypes.CDLL, change: str) -> None:
+    """The same for what Python makes of temperatures, weights, smoothing and means; nor does anything of it stay."""
+    x = 9 * np.random.default_rng(0).normal(size=(7, 50))
+    t = np.arange(7)
+    soft, weight = fastsoft.softmax(x), np.linspace(0.1, 1.3, 50)
+    both = fastsoft.softmax_cross_entropy_with_grad
+
+    def computed() -> list[np.ndarray]:
+        found = [fastsoft.softmax(x, temperature=T) for T in (10.1, 0.3, 8e307, 1e-300)]
+        for options in ({}, {"weight": weight}, {"label_smoothing": 0.1}, {"weight": weight, "label_smoothing": 0.3}):
+            for targets in (t, soft):
+                found += both(x, targets, reduction="mean", **options)
+        return [*found, *both(np.asfortranarray(x), t, reduction="sum", temperature=7.7)]
+
+    wanted = computed()
+    fastsoft._validate._inverse.cache_clear()
+    results: list[list[np.ndarray]] = []
+
+    def compute_so() -> None:
+        control.set_state(control.state() | getattr(control, change)())
+        results.append(computed())
+
+    thread = threading.Thread(target=compute_so)
+    thread.start()
+    thread.join(60)
+    results.append(computed())
+    assert len(results) == 2
+    for found in results:
+        for got, want in zip(found, wanted, strict=True):
+            assert_same_bits(got, want)
 
 
 def test_import_leaves_the_control_register(control: ctypes.CDLL) -> None:

@@ -375,6 +375,8 @@ def test_bad_dim_and_dtype(name: str) -> None:
         (TypeError, "weight must be of dtype .*got torch.int64", (X, T, torch.ones(3).long()), {}),
         (ValueError, "reduction must be one of", (X, T), {"reduction": "max"}),
         (ValueError, "label_smoothing must be from 0 to 1", (X, T), {"label_smoothing": 1.5}),
+        (TypeError, "label_smoothing must be a number", (X, T), {"label_smoothing": torch.zeros(2)}),
+        (TypeError, "label_smoothing must be a number", (X, T), {"label_smoothing": False}),
     ],
 )
 def test_bad_arguments_of_cross_entropy(
@@ -392,6 +394,17 @@ def test_unsupported_transforms_raise() -> None:
         torch.func.vmap(lambda x: ours.softmax(x, 0))(X)
     with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
         ours.softmax(torch.autograd.forward_ad.make_dual(X, X), 1)
+    for name in ("softmax", "log_softmax"):
+        x = X.clone().requires_grad_()
+        y = getattr(ours, name)(x, 1)
+        with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
+            torch.autograd.grad(y, x, torch.autograd.forward_ad.make_dual(y.detach(), X))
+    x = X.clone().requires_grad_()
+    loss = ours.cross_entropy(x, T)
+    with torch.autograd.forward_ad.dual_level():
+        one = torch.autograd.forward_ad.make_dual(torch.ones(()), torch.ones(()))
+        found = torch.autograd.forward_ad.unpack_dual(torch.autograd.grad(loss, x, one)[0])
+        assert torch.equal(found.tangent, found.primal)
 
 
 @pytest.mark.parametrize("first", ["torch", "fastsoft"])

@@ -523,7 +523,7 @@ cdef inline void apply_loss(
             at[r] = row_find(x[r], n, in_lane(top, r))
             weight[r] = v[r][at[r]]
         else:
-            at[r] = max(op.labels[first + r], 0)
+            at[r] = max(label_of(op, first + r, n), 0)
             logit[r] = x[r][at[r]]
             if op.row_weights != NULL:
                 weight[r] = <floating> op.row_weights[first + r]
@@ -559,6 +559,11 @@ cdef inline void apply_loss(
         for r in range(count):
             if ignored(op, first + r):
                 memset(y[r], 0, n * sizeof(floating))
+
+
+cdef inline Py_ssize_t label_of(const Operation* op, Py_ssize_t row, Py_ssize_t n) noexcept nogil:
+    """A label, negative where it is ignored; never beyond its row, if another thread changes it after the check"""
+    return min(op.labels[row], n - 1)
 
 
 cdef inline bint ignored(const Operation* op, Py_ssize_t row) noexcept nogil:

@@ -166,7 +166,7 @@ cdef double quotient(double a, double b) noexcept:
     cdef control state = enter()
     cdef double q = a / b if b != 0 else 0.0
     leave(state)
-    return q
+    return q if q == q else NAN
 
 
 def reduced(cnp.ndarray losses not None, double weight):

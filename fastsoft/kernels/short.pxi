@@ -107,7 +107,7 @@ cdef inline bint tile_loss(
     floating* x, Py_ssize_t n, int count, const Shift[floating]* s, const Operation* op, Py_ssize_t first
 ) noexcept nogil:
     """As apply_loss, with labels: the losses of rows first .. first + count, and the gradient in place of x"""
-    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef Py_ssize_t j, label_at, lanes = REGISTER // sizeof(floating)
     cdef floating zero = 0
     cdef int r
     cdef Plain plain
@@ -118,12 +118,12 @@ cdef inline bint tile_loss(
     cdef floating[16] logit, e, weight
     cdef floating* loss = <floating*> op.loss
     for r in range(lanes):
-        j = max(op.labels[first + r], 0) if r < count else 0
+        j = max(label_of(op, first + r, n), 0) if r < count else 0
         logit[r] = x[j * lanes + r]
         weight[r] = <floating> op.row_weights[first + r] if r < count and op.row_weights != NULL else 1
     tile_sum(x, True, n, &s.each, plain, others, NULL, &sums)
     for r in range(lanes):
-        j = max(op.labels[first + r], 0) if r < count else 0
+        j = max(label_of(op, first + r, n), 0) if r < count else 0
         e[r] = x[j * lanes + r]
     label.x, label.e, label.weight = load(logit, lanes, zero), load(e, lanes, zero), load(weight, lanes, zero)
     set_label_loss(a, sums, s[0], label, op.scale, op.z_loss, op.factor, plain)
@@ -132,13 +132,14 @@ cdef inline bint tile_loss(
     for j in range(n):
         store(x + j * lanes, scaled(load(x + j * lanes, lanes, zero), a.factor), lanes)
     for r in range(count):
-        if op.labels[first + r] < 0:  # ignored
+        label_at = label_of(op, first + r, n)
+        if label_at < 0:  # ignored
             loss[first + r] = 0
             for j in range(n):
                 x[j * lanes + r] = 0
         else:
             loss[first + r] = in_lane(a.loss, r)
-            x[op.labels[first + r] * lanes + r] = in_lane(a.special, r)
+            x[label_at * lanes + r] = in_lane(a.special, r)
     return True
 
 
