@@ -9,7 +9,7 @@ it, into the gradient by the weights of the last layer, here into one number for
 
 The logits are made when they are needed, as a model makes them::
 
-    python -m pip install "fastsoft[dask]" distributed
+    python -m pip install ".[dask]" distributed
     python dask_vocabulary.py
 """
 

@@ -1,5 +1,17 @@
 """Softmax, log-softmax, logsumexp, their derivatives and cross-entropy over NumPy arrays: fast, with error bounds."""
 
+try:
+    from . import _machine as _machine
+except ImportError as error:
+    from importlib.util import find_spec
+
+    if find_spec(f"{__name__}._machine"):
+        raise
+    raise ImportError(
+        "this is fastsoft's source tree, which is not compiled, not the package that pip installed: start Python in "
+        "another folder, or install with `pip install -e .`"
+    ) from error
+
 from ._config import show_config
 from ._threads import get_num_threads, num_threads, set_num_threads
 from ._validate import EmptyRowError, SingularGradientError
@@ -51,4 +63,5 @@ def __getattr__(name: str) -> str:  # read when asked for: importlib.metadata ta
         from ._config import version
 
         return version()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    also = f"; write `import {__name__}.{name}` first" if name in ("torch", "compat") else ""
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{also}")

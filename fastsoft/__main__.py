@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import os
 import signal
 import sys
@@ -152,6 +153,15 @@ def _positive(text: str) -> int:
     raise argparse.ArgumentTypeError(f"must be a positive integer, not {text!r}")
 
 
+def _temperature(text: str) -> float:
+    try:
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"must be a positive finite number, not {text!r}")
+
+
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("fastsoft", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw)
@@ -180,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--axis", type=int, default=-1, metavar="K", help="of the classes (default: the last)")
         command.add_argument("--array", action="append", default=[], metavar="NAME", help=ARRAY)
         if name != "logsumexp":
-            command.add_argument("--temperature", type=float, default=1.0, metavar="T", help="default: 1")
+            command.add_argument("--temperature", type=_temperature, default=1.0, metavar="T", help="default: 1")
         command.add_argument("--force", action="store_true", help="replace OUT if it exists")
         command.set_defaults(run=_run_stream, error=command.error)
     return parser

@@ -64,20 +64,33 @@ class EmptyRowError(ValueError):
         return type(self), (self.count, self.first)
 
 
-def array(x: object, name: str = "x") -> Array:
-    """`x` as an array that the kernels take: a floating type, native byte order, aligned. No copy where that holds."""
+def array(x: object, name: str = "x", unmasked: str = ".filled(value)") -> Array:
+    """`x` as an array that the kernels take: a floating type, native byte order, aligned. No copy where that holds.
+    `unmasked`: what to write after the name of a masked array instead."""
     if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array, whose mask would be lost; pass {name}.data and where=~{name}.mask")
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; pass {name}{unmasked}")
     if lazy(x):
         raise TypeError(f"{name} must not be a Dask array here: pass {name}.compute()")
-    a = np.asarray(x)
+    a = _read(x, name)
     if a.dtype.kind in "biu" and issubclass(a.dtype.type, (np.integer, np.bool_)):
         return a.astype(np.float64)  # widened before anything is subtracted
     if a.dtype.type not in (np.float16, np.float32, np.float64) and a.dtype.name != "bfloat16":
-        raise TypeError(f"{name} must be of dtype {FLOATS}, an integer or bool, got {a.dtype}")
+        remedy = f"{name}.real or abs({name})" if a.dtype.kind == "c" else f"np.asarray({name}, np.float64)"
+        raise TypeError(f"{name} must be of dtype {FLOATS}, an integer or bool, got {a.dtype}; pass {remedy}")
     if not (a.dtype.isnative and a.flags.aligned):
         return a.astype(a.dtype.newbyteorder("="))
     return a
+
+
+def _read(x: object, name: str) -> Array:
+    """`x` as an array, of whatever type."""
+    try:
+        return np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        tensor = type(x).__module__.partition(".")[0] == "torch"
+        remedy = "; fastsoft.torch takes tensors" if tensor else ""
+        raise kind(f"{name} cannot be read as an array: {error}{remedy}") from error
 
 
 def two_arrays(x: object, v: object, names: tuple[str, str] = ("x", "v")) -> tuple[Array, Array]:
@@ -107,9 +120,11 @@ def common_shape(first: tuple[int, ...], second: tuple[int, ...], names: tuple[s
 
 def axis(axis: object, ndim: int) -> int:
     """`axis`, an int, as a number from 0 to ndim - 1; a 0-d array counts as one class."""
-    if axis is None or isinstance(axis, tuple):
-        raise TypeError(f"axis must be an int, got {axis!r}")
-    return axes(axis, max(ndim, 1))[0]
+    try:
+        found = operator.index(axis)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"axis must be an int, got {axis!r}") from None
+    return axes(found, max(ndim, 1))[0]
 
 
 def choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
@@ -147,7 +162,7 @@ def labels(
 ) -> Array:
     """Labels as contiguous int64, -1 where they are to be ignored. `start`: where they begin in all of the labels."""
     if isinstance(t, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array, whose mask would be lost; pass {name}.filled(ignore_index)")
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; pass {name}.filled(label)")
     a = np.array(t)  # a copy: another thread may change `t` after the check
     ignored = None
     if ignore_index is not None:

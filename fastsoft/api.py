@@ -240,7 +240,7 @@ def _run(
     if lazy(x, where):
         options = {"temperature": temperature, "empty": empty, "num_threads": num_threads, "keepdims": keepdims}
         return on_dask(kind, {"x": x, "where": where}, axis, out, **options)  # type: ignore[no-any-return]
-    a = _validate.array(x)
+    a = _validate.array(x, "x", ".data and where=~x.mask")
     shape = a.shape
     if a.ndim == 0:  # one class
         a = a.reshape(1)

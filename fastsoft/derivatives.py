@@ -164,6 +164,10 @@ def softmax_jacobian_diagonal(
     >>> fastsoft.softmax_jacobian_diagonal(np.zeros(2))
     array([0.25, 0.25])
     """
+    if temperature is ONE and num_threads is None:
+        y = kernels.jacobian_diagonal(x, axis, out, get_num_threads())
+        if y is not None:
+            return y  # type: ignore[no-any-return]
     return _run(DIAGONAL, x, None, axis, temperature, out, num_threads)
 
 

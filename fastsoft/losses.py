@@ -59,7 +59,9 @@ def cross_entropy(
 
     Notes
     -----
-    The logarithm is that of FreeBSD's msun [1]_ with coefficients of our own, the sum does not lose digits.
+    For logits there is `softmax_cross_entropy`. Labels are integers: real numbers of their shape are dense targets, and
+    broadcast if they can. The logarithm is that of FreeBSD's msun [1]_ with coefficients of our own; the sum does not
+    lose digits.
 
     References
     ----------
@@ -72,6 +74,10 @@ def cross_entropy(
     >>> fastsoft.cross_entropy(np.array([0.5, 0.5]), np.array([1.0, 0.0]))
     array(0.69314718)
     """
+    if num_threads is None:
+        loss = kernels.plain_cross_entropy(z, t, axis, out, get_num_threads())
+        if loss is not None:
+            return loss  # type: ignore[no-any-return]
     if lazy(z, t):
         return on_dask(CROSS_ENTROPY, {"z": z, "t": t}, axis, out, num_threads=num_threads)  # type: ignore[no-any-return]
     a = _validate.array(z, "z")

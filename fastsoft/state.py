@@ -346,12 +346,15 @@ class LogSumExp:
         self, chunk: object, axis: object, where: object, num_threads: object
     ) -> tuple[Array, int, Array | None, int]:
         """The chunk, its class axis, the mask and the number of threads."""
-        x = _validate.array(chunk, "chunk")
+        x = _validate.array(chunk, "chunk", ".data and where=~chunk.mask")
         if x.dtype != self._dtype:
-            raise TypeError(f"chunk must be of the state's dtype {self._dtype}, got {x.dtype}")
+            other = f"convert it, or make the state with dtype={x.dtype}"
+            raise TypeError(f"chunk must be of the state's dtype {self._dtype}, got {x.dtype}: {other}")
         k = _validate.axis(axis, x.ndim)
         if _validate.without(x.shape, k) != self._shape:
-            raise ValueError(f"chunk must be of the state's shape {self._shape} without axis {k}, got {x.shape}")
+            raise ValueError(
+                f"chunk without its class axis {k} must have the state's shape {self._shape}, got a chunk of {x.shape}"
+            )
         return x, k, _validate.mask(where, x.shape, "chunk"), allowed(num_threads)
 
     def _shares(

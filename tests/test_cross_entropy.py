@@ -888,6 +888,29 @@ def test_reduction_of_plain_arrays(isa: str, dtype: str, reduction: str) -> None
         assert abs(float(short[0]) - exact) <= 2 * np.spacing(x.dtype.type(exact))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_probabilities_in_plain_arrays(isa: str, dtype: str) -> None:
+    """Labels and targets of plain probabilities: the same bits as by the way for all arguments, the same errors."""
+    nll = fastsoft.cross_entropy
+    z = fastsoft.softmax(logits((300, 7), dtype, largest=200))
+    z[5, 3], z[6, 2] = math.nan, -1
+    t, soft = labels_for(z), fastsoft.softmax(logits((300, 7), dtype, 3, 1))
+    for targets in (t, soft, t.astype(np.int32), dense(t, 7).astype(dtype)):
+        want = nll(z, targets, num_threads=1)
+        assert_same_bits(nll(z, targets), want)
+        assert_same_bits(nll(z.reshape(20, 15, 7), targets.reshape(20, 15, *targets.shape[1:])), want.reshape(20, 15))
+        assert_same_bits(nll(z[9], targets[9]), want[9])
+        out = np.zeros_like(want)
+        assert nll(z, targets, out=out) is out
+        assert_same_bits(out, want)
+        both = np.zeros((301, 7), z.dtype)  # in which the result lies over the end of z
+        both[:300] = z
+        assert_same_bits(nll(both[:300], targets, out=both.reshape(-1)[-300:]), want)
+    for label in (-1, 7, 2**40):
+        with pytest.raises(ValueError, match=rf"labels from 0 to 6, got {label} at index \(4,\)"):
+            nll(z, np.where(np.arange(300) == 4, label, t))
+
+
 def test_sum_beyond_the_largest_number(isa: str) -> None:
     """A sum of finite losses that no float64 holds is inf, without a warning."""
     x = np.array([[0, 1e308]] * 2)

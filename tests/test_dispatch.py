@@ -24,6 +24,18 @@ MACHINE = platform.machine().lower()
 X86, ARM = MACHINE in ("x86_64", "amd64"), MACHINE in ("aarch64", "arm64")
 
 
+def test_source_tree_that_is_not_compiled(tmp_path: Path) -> None:
+    """Importing it says so, and what to do; and a module that must be imported by itself says that."""
+    (tmp_path / "fastsoft").mkdir()
+    for file in SOURCE.glob("*.py"):
+        (tmp_path / "fastsoft" / file.name).write_bytes(file.read_bytes())
+    done = python("import fastsoft", PYTHONPATH=str(tmp_path))
+    assert "ImportError: this is fastsoft's source tree, which is not compiled" in done.stderr
+    for name, also in (("torch", "; write `import fastsoft.torch` first"), ("nonsense", "")):
+        done = python(f"import fastsoft; fastsoft.{name}")
+        assert f"AttributeError: module 'fastsoft' has no attribute '{name}'{also}" in done.stderr
+
+
 def test_variants_of_this_platform() -> None:
     """Everything that is meant for the platform is built, the portable one always runs, and the fastest comes first."""
     wanted = ("avx512", "avx2", "portable") if X86 else ("neon", "portable") if ARM else ("portable",)

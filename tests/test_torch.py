@@ -387,6 +387,12 @@ def test_bad_arguments_of_cross_entropy(
             ours.cross_entropy(x, *arguments[1:], **options)
 
 
+def test_tensors_for_the_functions_of_arrays() -> None:
+    """One that NumPy does not read is refused with the way to go."""
+    with pytest.raises(TypeError, match=r"^x cannot be read as an array: .*grad.*; fastsoft\.torch takes tensors"):
+        api.softmax(leaf(X))
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # PyTorch's own, of its transforms
 def test_unsupported_transforms_raise() -> None:
     """They are not ignored, which would lose a derivative."""

@@ -113,6 +113,20 @@ def test_ragged_lists_are_refused(op: Operation) -> None:
 
 
 @softmax_family
+@pytest.mark.parametrize(
+    ("x", "remedy"),
+    [
+        (np.ones(3, complex), "got complex128; pass x.real or abs(x)"),
+        (np.ones(3, np.longdouble), "; pass np.asarray(x, np.float64)"),
+        (np.array([1, None]), "got object; pass np.asarray(x, np.float64)"),
+        (["a", "b"], "got <U1; pass np.asarray(x, np.float64)"),
+    ],
+)
+def test_refusals_say_what_to_pass(op: Operation, x: Any, remedy: str) -> None:
+    refused(op, TypeError, "x must be of dtype", remedy, x=x)
+
+
+@softmax_family
 def test_masked_arrays_are_refused(op: Operation) -> None:
     """The mask would be lost; the message says how to pass it."""
     x = np.ma.array([[1.0, 2.0], [3.0, 4.0]], mask=[[True, False], [False, False]])

@@ -186,27 +186,33 @@ cdef cnp.ndarray scalar(double value, int typenum):
     return a
 
 
+cdef bint are_labels(object t, cnp.ndarray a):
+    """Whether t is a contiguous array of int64 with an entry for each row of a"""
+    cdef int d, ndim = cnp.PyArray_NDIM(a) - 1
+    if type(t) is not cnp.ndarray or cnp.PyArray_NDIM(<cnp.ndarray> t) != ndim:
+        return False
+    for d in range(ndim):
+        if cnp.PyArray_DIM(<cnp.ndarray> t, d) != cnp.PyArray_DIM(a, d):
+            return False
+    return cnp.PyArray_TYPE(<cnp.ndarray> t) == cnp.NPY_INT64 and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> t)
+
+
 def plain_loss(x, labels, axis, ignore_index, reduction, bint gradient, out=None, int threads=0):
     """(loss, gradient or None) of plain logits and int64 labels, the other arguments default, or None as in `quick`,
     or where a label is out of range or none counts"""
     cdef Batch b
     cdef cnp.ndarray a, t, loss, y = None
     cdef Py_ssize_t rows
-    cdef int d, ndim, typenum
+    cdef int ndim, typenum
     cdef bint mean, each
-    if type(labels) is not cnp.ndarray or type(reduction) is not str:
+    if not is_plain(x) or not is_last(axis, x) or is_large(x, threads) or type(reduction) is not str:
         return None
-    if not is_plain(x) or not is_last(axis, x) or is_large(x, threads):
+    if not are_labels(labels, x):
         return None
     a, t = x, labels
     mean, each = reduction == "mean", reduction == "none"
     ndim = cnp.PyArray_NDIM(a) - 1
     typenum = cnp.PyArray_TYPE(a)
-    if cnp.PyArray_TYPE(t) != cnp.NPY_INT64 or not cnp.PyArray_ISCARRAY_RO(t) or cnp.PyArray_NDIM(t) != ndim:
-        return None
-    for d in range(ndim):
-        if cnp.PyArray_DIM(t, d) != cnp.PyArray_DIM(a, d):
-            return None
     set_plain(&b.op, LABELS)
     set_rows(&b, a)
     b.op.labels = <const int64_t*> cnp.PyArray_DATA(t)
@@ -223,6 +229,54 @@ def plain_loss(x, labels, axis, ignore_index, reduction, bint gradient, out=None
     b.op.loss = data_of(loss)
     execute(&b, 0, b.rows, threads, typenum)
     return loss if each else scalar(reduced(loss, rows if mean else 1), typenum), y
+
+
+cdef cnp.ndarray at_labels(cnp.ndarray a, const int64_t* labels, Py_ssize_t rows):
+    """Of each row of a the number at its label, which is valid"""
+    cdef Py_ssize_t i, k, size = cnp.PyArray_ITEMSIZE(a), n = cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
+    cdef cnp.npy_intp[2] shape = [rows, 1]
+    cdef cnp.ndarray found = cnp.PyArray_EMPTY(2, shape, cnp.PyArray_TYPE(a), 0)
+    for i in range(rows):
+        k = min(labels[i], n - 1)  # another thread may have changed it after the check
+        memcpy(data_of(found) + i * size, data_of(a) + (i * n + max(k, 0)) * size, size)
+    return found
+
+
+def plain_cross_entropy(z, t, axis, to, int threads=0):
+    """Cross-entropy of plain probabilities with targets of the same shape and dtype, or int64 labels; or None as in
+    `quick`, or where a label is out of range"""
+    cdef Batch b
+    cdef cnp.ndarray a, w, loss
+    cdef int ndim
+    cdef double one = 1
+    cdef float small_one = 1  # the target of the one class that a label leaves
+    if not is_plain(z) or not is_last(axis, z) or is_large(z, threads):
+        return None
+    a = z
+    ndim = cnp.PyArray_NDIM(a) - 1
+    set_plain(&b.op, CROSS_ENTROPY)
+    set_rows(&b, a)
+    if are_labels(t, a):
+        w = t
+        if counted(<const int64_t*> cnp.PyArray_DATA(w), b.rows, b.n, None) != b.rows:
+            return None
+        loss = result(to, ndim, cnp.PyArray_DIMS(a), a, w)
+        a = at_labels(a, <const int64_t*> cnp.PyArray_DATA(w), b.rows)
+        set_rows(&b, a)
+        b.v, b.v_stride[0] = <char*> &one if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT64 else <char*> &small_one, 0
+    elif is_plain(t):
+        w = t
+        if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(w) or not cnp.PyArray_SAMESHAPE(a, w):
+            return None
+        b.v = data_of(w)
+        loss = result(to, ndim, cnp.PyArray_DIMS(a), a, w)
+    else:
+        return None
+    if loss is None:
+        return None
+    b.op.loss = data_of(loss)
+    execute(&b, 0, b.rows, threads, cnp.PyArray_TYPE(a))
+    return loss
 
 
 def plain_jacobian(x, axis, out, int threads=0):
@@ -249,6 +303,11 @@ def plain_jacobian(x, axis, out, int threads=0):
         return None
     jacobian_run(&b, 0, b.rows, 1.0, threads, cnp.PyArray_TYPE(a), cnp.PyArray_TYPE(y), data_of(y))
     return y
+
+
+def jacobian_diagonal(x, axis, out, int threads=0):
+    """The diagonals of the Jacobians of a plain array, small unless `threads` are given, or None"""
+    return quick(DIAGONAL, x, axis, out, threads)
 
 
 def softmax(x, axis, out, int threads=0):

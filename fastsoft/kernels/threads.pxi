@@ -40,15 +40,16 @@ cdef extern from *:
     void fs_forget_team()
 
 # A worker whose core is taken by another process comes when the scheduler lets it, milliseconds late, and OpenMP
-# waits for it. A region that took far too long therefore keeps the calls of a while on one thread: of a short one,
-# for it may have been chance, and four times as long where it happens again soon after.
+# waits for it. A region that took far too long therefore keeps the calls of a while on one thread: as long as was lost,
+# for it may have been chance, and four times as long where it happens again soon after. Where it always happens, about
+# a twentieth of the time is lost.
 cdef atomic[int64_t] crowded_until, crowded_for
 
 cdef enum:  # nanoseconds
     LATE = 500000  # that a region may take beyond 1 for each 2 bytes
-    SOON = 40000000  # after calls could use all threads again
-    SHORTEST = 200000
-    LONGEST = 100000000
+    SOON = 40000000  # after calls could use all threads again, or as long as they could not
+    LONGEST = 2000000000
+    AS_LONG = 20  # times what was lost, at most
 
 
 cdef inline bint crowded() noexcept nogil:
@@ -63,10 +64,11 @@ cdef inline int threads_worth(Py_ssize_t work, int threads) noexcept nogil:
 
 
 cdef inline void note_time(int64_t start, Py_ssize_t work) noexcept nogil:
-    cdef int64_t stop = now(), since = stop - crowded_until.load(), span = SHORTEST
-    if stop - start > LATE + work // 2:
-        if since < SOON:
-            span = min(4 * crowded_for.load(), LONGEST)
+    cdef int64_t stop = now(), lost = stop - start - work // 2, last = crowded_for.load(), span = lost
+    if lost > LATE:
+        if start - crowded_until.load() < max(last, <int64_t> SOON):
+            span = min(4 * last, AS_LONG * lost)
+        span = min(span, <int64_t> LONGEST)
         crowded_for.store(span)
         crowded_until.store(stop + span)
 
