@@ -17,22 +17,27 @@ cdef inline vec[floating] entry(vec[floating] own, vec[floating] other, vec[floa
 cdef inline void fill_rows(
     const floating* rows, Py_ssize_t n, Py_ssize_t start, Py_ssize_t stop, floating c, element* out, How how
 ) noexcept nogil:
-    """Rows start .. stop of all matrices, one below the other, to out: -sigma_i sigma_j, and the diagonal; times c"""
-    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), whole = n // lanes * lanes, left = (stop - start) * n
-    cdef Py_ssize_t i = start % n, end, j
+    """Rows start .. stop of all matrices, one below the other, to out: -sigma_i sigma_j, and the diagonal; times c. All
+    stores but the first of a row begin with a line, or half of one: those across two take twice as long."""
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), bytes = lanes * <Py_ssize_t> sizeof(element)
+    cdef Py_ssize_t i = start % n, end, j, left = (stop - start) * n
     cdef const floating* y = rows + start // n * 2 * n  # sigma and then the diagonal
     cdef floating zero = 0
-    cdef vec[floating] own, last, factor = fill(c)
+    cdef vec[floating] own, factor = fill(c)
     if not (floating is double and element is not double) and not (floating is float and element is double):
         while left > 0:
-            last = load(y + whole, n - whole, zero)
             end = min(n, i + left // n)
             while i < end:
                 own = fill(y[i])
-                for j from 0 <= j < whole by lanes:
-                    store(out + j, entry(own, load(y + j, lanes, zero), factor, how), lanes)
-                if whole < n:  # what is written past the end of a row, the next one writes again
-                    store(out + whole, entry(own, last, factor, how), left - whole)
+                j = 0
+                if n >= lanes:
+                    store(out, entry(own, load(y, lanes, zero), factor, how), lanes)
+                    j = lanes - <Py_ssize_t> (<uintptr_t> out % bytes) // <Py_ssize_t> sizeof(element)
+                    while j + lanes <= n:
+                        store(out + j, entry(own, load(y + j, lanes, zero), factor, how), lanes)
+                        j += lanes
+                if j < n:  # what is written past the end of a row, the next one writes again
+                    store(out + j, entry(own, load(y + j, n - j, zero), factor, how), left - j)
                 from_work(y[n + i] * c, out + i)
                 out += n
                 left -= n
