@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import fastsoft
@@ -144,26 +145,18 @@ def _signals_as_exit() -> Iterator[None]:
             signal.signal(each, before[each])
 
 
-def _positive(text: str) -> int:
+def _positive(text: str, number: type[float] = int, words: str = "integer") -> float:
     try:
-        if (value := int(text)) >= 1:
+        if 0 < (value := number(text)) < math.inf:
             return value
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"must be a positive integer, not {text!r}")
-
-
-def _temperature(text: str) -> float:
-    try:
-        if 0 < (value := float(text)) < math.inf:
-            return value
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"must be a positive finite number, not {text!r}")
+    raise argparse.ArgumentTypeError(f"must be a positive {words}, not {text!r}")
 
 
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
+    temperature = partial(_positive, number=float, words="finite number")
     parser = argparse.ArgumentParser("fastsoft", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"fastsoft {fastsoft.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -190,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--axis", type=int, default=-1, metavar="K", help="of the classes (default: the last)")
         command.add_argument("--array", action="append", default=[], metavar="NAME", help=ARRAY)
         if name != "logsumexp":
-            command.add_argument("--temperature", type=_temperature, default=1.0, metavar="T", help="default: 1")
+            command.add_argument("--temperature", type=temperature, default=1.0, metavar="T", help="default: 1")
         command.add_argument("--force", action="store_true", help="replace OUT if it exists")
         command.set_defaults(run=_run_stream, error=command.error)
     return parser

@@ -42,10 +42,8 @@ def log_softmax(x: npt.ArrayLike, axis: Axis = None) -> Any:
 
     Parameters
     ----------
-    x : array_like
-        As in `fastsoft.log_softmax`, whose errors it raises.
-    axis : int, tuple of int or None, default None
-        The axis, or axes together, that hold the classes; None: all.
+    x, axis
+        As in `softmax`.
 
     Returns
     -------

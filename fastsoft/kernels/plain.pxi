@@ -46,6 +46,16 @@ cdef inline bint is_last(object axis, cnp.ndarray a):
     return axis is LAST or (type(axis) is int and axis == cnp.PyArray_NDIM(a) - 1)
 
 
+cdef bint is_plain_and_small(object x, object axis, int threads):
+    """Whether x is a plain array with its classes along the last axis, and not too large"""
+    return is_plain(x) and is_last(axis, x) and not is_large(x, threads)
+
+
+cdef bint is_like(object v, cnp.ndarray a):
+    """Whether v is a plain array of a's shape and type"""
+    return is_plain(v) and cnp.PyArray_TYPE(<cnp.ndarray> v) == cnp.PyArray_TYPE(a) and cnp.PyArray_SAMESHAPE(v, a)
+
+
 cdef cnp.ndarray new(int ndim, const cnp.npy_intp* shape, cnp.ndarray like):
     """An array of this shape and of `like`'s type, not yet filled"""
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(like)
@@ -90,7 +100,7 @@ cdef object quick(Kind kind, object x, object axis, object to, int threads):
     cdef Batch b
     cdef cnp.ndarray a, out
     cdef int ndim, typenum
-    if not is_plain(x) or not is_last(axis, x) or is_large(x, threads):
+    if not is_plain_and_small(x, axis, threads):
         return None
     a = x
     ndim = cnp.PyArray_NDIM(a)
@@ -112,11 +122,9 @@ def plain_pair(int kind, x, v, axis, to, int threads=0):
     """An operation on two plain arrays of the same shape and dtype with default arguments, as `quick`"""
     cdef Batch b
     cdef cnp.ndarray a, w, out
-    if not is_plain(x) or not is_plain(v) or not is_last(axis, x) or is_large(x, threads):
+    if not is_plain_and_small(x, axis, threads) or not is_like(v, x):
         return None
     a, w = x, v
-    if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(w) or not cnp.PyArray_SAMESHAPE(a, w):
-        return None
     set_plain(&b.op, <Kind> kind)
     set_rows(&b, a)
     out = result(to, cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), a, w)
@@ -205,9 +213,7 @@ def plain_loss(x, labels, axis, ignore_index, reduction, bint gradient, out=None
     cdef Py_ssize_t rows
     cdef int ndim, typenum
     cdef bint mean, each
-    if not is_plain(x) or not is_last(axis, x) or is_large(x, threads) or type(reduction) is not str:
-        return None
-    if not are_labels(labels, x):
+    if not is_plain_and_small(x, axis, threads) or not are_labels(labels, x) or type(reduction) is not str:
         return None
     a, t = x, labels
     mean, each = reduction == "mean", reduction == "none"
@@ -247,33 +253,28 @@ def plain_cross_entropy(z, t, axis, to, int threads=0):
     `quick`, or where a label is out of range"""
     cdef Batch b
     cdef cnp.ndarray a, w, loss
-    cdef int ndim
+    cdef bint of_labels
     cdef double one = 1
     cdef float small_one = 1  # the target of the one class that a label leaves
-    if not is_plain(z) or not is_last(axis, z) or is_large(z, threads):
+    if not is_plain_and_small(z, axis, threads):
         return None
     a = z
-    ndim = cnp.PyArray_NDIM(a) - 1
+    of_labels = are_labels(t, a)
+    if not of_labels and not is_like(t, a):
+        return None
+    w = t
     set_plain(&b.op, CROSS_ENTROPY)
     set_rows(&b, a)
-    if are_labels(t, a):
-        w = t
-        if counted(<const int64_t*> cnp.PyArray_DATA(w), b.rows, b.n, None) != b.rows:
-            return None
-        loss = result(to, ndim, cnp.PyArray_DIMS(a), a, w)
+    if of_labels and counted(<const int64_t*> cnp.PyArray_DATA(w), b.rows, b.n, None) != b.rows:
+        return None
+    loss = result(to, cnp.PyArray_NDIM(a) - 1, cnp.PyArray_DIMS(a), a, w)
+    if loss is None:
+        return None
+    b.v = data_of(w)
+    if of_labels:
         a = at_labels(a, <const int64_t*> cnp.PyArray_DATA(w), b.rows)
         set_rows(&b, a)
         b.v, b.v_stride[0] = <char*> &one if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT64 else <char*> &small_one, 0
-    elif is_plain(t):
-        w = t
-        if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(w) or not cnp.PyArray_SAMESHAPE(a, w):
-            return None
-        b.v = data_of(w)
-        loss = result(to, ndim, cnp.PyArray_DIMS(a), a, w)
-    else:
-        return None
-    if loss is None:
-        return None
     b.op.loss = data_of(loss)
     execute(&b, 0, b.rows, threads, cnp.PyArray_TYPE(a))
     return loss
@@ -286,7 +287,7 @@ def plain_jacobian(x, axis, out, int threads=0):
     cdef cnp.npy_intp[65] shape  # MAX_NDIM + 1
     cdef int d, ndim
     cdef Py_ssize_t size
-    if not is_plain(x) or not is_last(axis, x) or is_large(x, threads) or cnp.PyArray_NDIM(<cnp.ndarray> x) == MAX_NDIM:
+    if not is_plain_and_small(x, axis, threads) or cnp.PyArray_NDIM(<cnp.ndarray> x) == MAX_NDIM:
         return None
     a = x
     ndim = cnp.PyArray_NDIM(a)
