@@ -29,7 +29,9 @@ def test_source_tree_that_is_not_compiled(tmp_path: Path) -> None:
     (tmp_path / "fastsoft").mkdir()
     for file in SOURCE.glob("*.py"):
         (tmp_path / "fastsoft" / file.name).write_bytes(file.read_bytes())
-    done = python("import fastsoft", PYTHONPATH=str(tmp_path))
+    editable = "[f for f in sys.meta_path if 'editable' in getattr(f, '__module__', '')]"  # would find what is compiled
+    start_there = f"import os, sys; os.chdir({str(tmp_path)!r}); [sys.meta_path.remove(f) for f in {editable}]"
+    done = python(f"{start_there}; import fastsoft")
     assert "ImportError: this is fastsoft's source tree, which is not compiled" in done.stderr
     for name, also in (("torch", "; write `import fastsoft.torch` first"), ("nonsense", "")):
         done = python(f"import fastsoft; fastsoft.{name}")
