@@ -276,8 +276,9 @@ cdef inline void block_pass(
 
 cdef void team_pass(const Pass[floating]* p, How how, const Team* team) noexcept nogil:
     cdef Py_ssize_t k
-    for k in prange(team.blocks, schedule="static", num_threads=team.threads):
-        team_block_pass(p, k, how, <Sums[floating]*> team.parts)
+    with parallel(num_threads=team.threads):
+        for k in range(of_thread(team.blocks, 0), of_thread(team.blocks, 1)):
+            team_block_pass(p, k, how, <Sums[floating]*> team.parts)
 
 
 cdef void team_block_pass(const Pass[floating]* p, Py_ssize_t k, How how, Sums[floating]* parts) noexcept nogil:

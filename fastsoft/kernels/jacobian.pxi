@@ -75,11 +75,23 @@ cdef inline void fill_part(
     leave(state)
 
 
+cdef void fill_shares(
+    const floating* rows, Py_ssize_t n, Py_ssize_t total, Py_ssize_t shares, atomic[int64_t]* taken, floating c,
+    element* out, bint stream_it
+) noexcept nogil:
+    """What a thread gets of the shares: the next one each time"""
+    cdef Py_ssize_t k = taken.fetch_add(1)
+    while k < shares:
+        fill_part(rows, n, total * k // shares, total * (k + 1) // shares, c, out, stream_it)
+        k = taken.fetch_add(1)
+
+
 cdef void fill_all(
     const floating* rows, Py_ssize_t n, Py_ssize_t count, floating c, element* out, bint stream_it, int threads
 ) noexcept nogil:
     """`count` matrices"""
-    cdef Py_ssize_t k, total = count * n, shares
+    cdef Py_ssize_t total = count * n, shares
+    cdef atomic[int64_t] taken_shares
     if total * n * <Py_ssize_t> sizeof(element) < 2 * SERIAL or (threads > 1 and crowded()):
         threads = 1
     if threads > 1:
@@ -88,8 +100,9 @@ cdef void fill_all(
         fill_part(rows, n, 0, total, c, out, stream_it)
         return
     shares = min(total, FILL_SHARES * threads)
-    for k in prange(shares, schedule="dynamic", chunksize=1, num_threads=threads):
-        fill_part(rows, n, total * k // shares, total * (k + 1) // shares, c, out, stream_it)
+    taken_shares.store(0, memory_order_relaxed)
+    with parallel(num_threads=threads):
+        fill_shares(rows, n, total, shares, &taken_shares, c, out, stream_it)
 
 
 cdef int run_jacobian(

@@ -151,8 +151,9 @@ cdef inline void block_stream(const floating* y, floating* out, Py_ssize_t n) no
 cdef void team_max(const floating* x, Py_ssize_t n, bint size, const Team* team, vec[floating]* top) noexcept nogil:
     cdef Py_ssize_t k
     cdef vec[floating]* tops = <vec[floating]*> team.parts
-    for k in prange(team.blocks, schedule="static", num_threads=team.threads):
-        team_block_max(x + k * BLOCK, min(n - k * BLOCK, BLOCK), size, tops + k)
+    with parallel(num_threads=team.threads):
+        for k in range(of_thread(team.blocks, 0), of_thread(team.blocks, 1)):
+            team_block_max(x + k * BLOCK, min(n - k * BLOCK, BLOCK), size, tops + k)
     top[0] = tops[0]
     for k in range(1, team.blocks):
         top[0] = larger(top[0], tops[k])
@@ -166,8 +167,9 @@ cdef void team_sum(
     const floating** x, floating** e, Py_ssize_t n, const Shared[floating]* s, How how, Which which, const Team* team
 ) noexcept nogil:
     cdef Py_ssize_t k
-    for k in prange(team.blocks, schedule="static", num_threads=team.threads):
-        team_block_sum(x, e, n, k, s, how, which, <Sums[floating]*> team.parts + k)
+    with parallel(num_threads=team.threads):
+        for k in range(of_thread(team.blocks, 0), of_thread(team.blocks, 1)):
+            team_block_sum(x, e, n, k, s, how, which, <Sums[floating]*> team.parts + k)
 
 
 cdef void team_block_sum(
@@ -181,8 +183,9 @@ cdef void team_block_sum(
 
 cdef void team_scale(floating** y, Py_ssize_t n, const pair[floating]* r, const Team* team) noexcept nogil:
     cdef Py_ssize_t k
-    for k in prange(team.blocks, schedule="static", num_threads=team.threads):
-        team_block_scale(y, k * BLOCK, min(n - k * BLOCK, BLOCK), r)
+    with parallel(num_threads=team.threads):
+        for k in range(of_thread(team.blocks, 0), of_thread(team.blocks, 1)):
+            team_block_scale(y, k * BLOCK, min(n - k * BLOCK, BLOCK), r)
 
 
 cdef void team_block_scale(
@@ -198,8 +201,9 @@ cdef void team_log(
     const Team* team
 ) noexcept nogil:
     cdef Py_ssize_t k
-    for k in prange(team.blocks, schedule="static", num_threads=team.threads):
-        team_block_log(x, y, k * BLOCK, min(n - k * BLOCK, BLOCK), s, log, how)
+    with parallel(num_threads=team.threads):
+        for k in range(of_thread(team.blocks, 0), of_thread(team.blocks, 1)):
+            team_block_log(x, y, k * BLOCK, min(n - k * BLOCK, BLOCK), s, log, how)
 
 
 cdef void team_block_log(

@@ -321,11 +321,12 @@ cdef int run_part(
             edge[r].max = -INFINITY
     if threads > 1:
         begun = now()
-        for t in prange(threads, schedule="static", chunksize=1, num_threads=threads):
-            some_blocks(
-                b, tallies, part, start, stop, total * t // threads, total * (t + 1) // threads, scratch + t * size,
-                unused
-            )
+        with parallel(num_threads=threads):
+            for t from fs_thread() <= t < threads by fs_threads():
+                some_blocks(
+                    b, tallies, part, start, stop, total * t // threads, total * (t + 1) // threads,
+                    scratch + t * size, unused
+                )
         note_time(begun, work)
     else:
         some_blocks(b, tallies, part, start, stop, 0, total, scratch, unused)

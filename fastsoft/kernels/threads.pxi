@@ -123,9 +123,10 @@ cdef void run_shared(
     if stop - start < step * threads:
         step = 1
     for t in range(threads):
-        taken(scratch, size, t).store(0, memory_order_relaxed)  # the region begins with a barrier
-    for t in prange(threads, schedule="static", chunksize=1, num_threads=threads):
-        take_shares(b, start, stop, step, shares, t, threads, scratch, size, unused)
+        taken(scratch, size, t).store(0, memory_order_relaxed)  # OpenMP passes on what was written before a region
+    with parallel(num_threads=threads):
+        for t from fs_thread() <= t < threads by fs_threads():  # one for several where OpenMP gives fewer
+            take_shares(b, start, stop, step, shares, t, threads, scratch, size, unused)
 
 
 cdef void run_split(

@@ -1,6 +1,6 @@
 # What the headers in simd/ give: 64-byte registers, and the arithmetic of a row in them.
 # Contracts stand there.
-from cython.parallel cimport prange
+from cython.parallel cimport parallel
 from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t, uintptr_t
