@@ -6,6 +6,7 @@ cdef enum:
     SHORT = 32  # classes up to which rows go side by side, in a tile;
     TURNED = 48  # of softmax and its like where turning them round is fast
     TILES = 4  # that are computed at once
+    TO_LINE = 768  # bytes of a row from which it is written by whole lines
     NEAR = 2048  # bytes by which what comes next is fetched into the nearest cache
     MAX_NDIM = 64
 

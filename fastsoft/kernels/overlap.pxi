@@ -45,7 +45,7 @@ cdef inline void end_row(
     """The last step of row r, but for `done` classes from the first whole line on"""
     cdef floating zero = 0
     cdef int vecs = exp_vecs(zero, which)
-    cdef Py_ssize_t i, skip = to_line(s.y[r], n) if s.past else 0, step = vecs * REGISTER // <int> sizeof(floating)
+    cdef Py_ssize_t i, skip = to_line(s.y[r], n, s.past), step = vecs * REGISTER // <int> sizeof(floating)
     cdef const floating* x = s.x[r]
     cdef floating* y = s.y[r]
     cdef pair[floating] factor = of_row(s.factor, r)
@@ -112,7 +112,7 @@ cdef inline void sum_overlapped(
         s = of_row(shared[0], r)
         factor, log, its = of_row(last.factor, r), of_row(last.log, r), of_row(last.shared, r)
         top = fill(low)
-        skip = to_line(y, n) if past else 0
+        skip = to_line(y, n, past) if ends else 0
         room = n - skip
         for start from 0 <= start < n by BLOCK:
             stop = min(n, start + BLOCK)

@@ -47,11 +47,10 @@ cdef inline void turn_output_row(
     const floating* y, const floating* v, floating* z, const pair[floating]* means, int r, Py_ssize_t n, Way way
 ) noexcept nogil:
     """z of one row"""
-    cdef Py_ssize_t i = 0, step = product_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
+    cdef Py_ssize_t i = to_line(z, n, Way is Past), step = product_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
     cdef pair[floating] mean = of_row(means[0], r)
     cdef Near plainly
-    if Way is Past:
-        i = to_line(z, n)
+    if i > 0:
         turn_some(y, v, z, i, mean, plainly)
     while i + step <= n:
         turn_some(y + i, v + i, z + i, step, mean, way)
@@ -66,13 +65,13 @@ cdef inline void overlap_outputs(
 ) noexcept nogil:
     """turn_output_row of one row, and add_output of another"""
     cdef Py_ssize_t step = product_vecs * REGISTER // <Py_ssize_t> sizeof(floating), near = NEAR // sizeof(floating)
-    cdef Py_ssize_t i, start, stop, skip = to_line(z, n) if Way is Past else 0
+    cdef Py_ssize_t i, start, stop, skip = to_line(z, n, Way is Past)
     cdef pair[floating] mean = of_row(means[0], r)  # in registers: for the compiler a store to z might change it
     cdef Sums[floating] a
     cdef Near plainly
-    if Way is Past:
+    if skip > 0:
         turn_some(y, v, z, skip, mean, plainly)
-        y, v, z = y + skip, v + skip, z + skip
+    y, v, z = y + skip, v + skip, z + skip
     for start from 0 <= start < n by BLOCK:
         stop = min(n, start + BLOCK)
         begin_runs(a)

@@ -100,8 +100,11 @@ cdef inline void block_scale(
             block_mend(to, n, own.hi)
 
 
-cdef inline Py_ssize_t to_line(const floating* y, Py_ssize_t n) noexcept nogil:
-    """How many of n numbers lie before the first line of memory that begins among them"""
+cdef inline Py_ssize_t to_line(const floating* y, Py_ssize_t n, bint past) noexcept nogil:
+    """How many of n numbers go before the first line of memory, so that the others are written by whole lines: where
+    that is faster, or must be, for what goes past the caches"""
+    if not past and (not whole_lines or n * <Py_ssize_t> sizeof(floating) < TO_LINE):
+        return 0
     return min(n, (-<uintptr_t> y) % REGISTER // sizeof(floating))
 
 

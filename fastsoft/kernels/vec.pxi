@@ -110,6 +110,7 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     bint has_fma
     bint turns
     bint large_caches
+    bint whole_lines
     void prefetch(const half*)
     void prefetch(const bfloat*)
     void prefetch(const float*)

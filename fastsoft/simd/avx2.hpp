@@ -14,6 +14,7 @@ const int together = 1, exp_together = 2;
 const bool masks16 = false;
 const bool turns = true;  // rows into lanes by parts of a register
 const bool large_caches = false;
+const bool whole_lines = false;
 
 inline rf splat(float a) { return _mm256_set1_ps(a); }
 inline rd splat(double a) { return _mm256_set1_pd(a); }

@@ -14,6 +14,7 @@ const int together = 2, exp_together = 2;
 const bool masks16 = true;  // parts of registers of the types of 16 bits
 const bool turns = true;  // rows into lanes by parts of a register
 const bool large_caches = true;  // a panel, the next one and what it gives fit into the second-level cache
+const bool whole_lines = true;  // a store is as long as a line, and touches two where it does not begin with one
 
 inline rf splat(float a) { return _mm512_set1_ps(a); }
 inline rd splat(double a) { return _mm512_set1_pd(a); }

@@ -10,6 +10,7 @@ const int together = 1, exp_together = 1;
 const bool masks16 = false;
 const bool turns = false;
 const bool large_caches = false;
+const bool whole_lines = false;
 
 inline rf mul_add(rf a, rf b, rf c) { return vfmaq_f32(c, a, b); }
 inline rd mul_add(rd a, rd b, rd c) { return vfmaq_f64(c, a, b); }
