@@ -77,29 +77,6 @@ cdef inline void block_mend(floating* y, Py_ssize_t n, vec[floating] like) noexc
         store(y + i, one_nan(load(y + i, n - i, zero), like), n - i)
 
 
-cdef inline void block_scale(
-    floating** y, int count, Py_ssize_t start, Py_ssize_t n, const pair[floating]* r, bint tile
-) noexcept nogil:
-    """y_i = e_i r, r in two parts, for classes start .. start + n of `count` rows, row k having its r in lane k; or for
-    the n numbers of a tile"""
-    cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
-    cdef int k
-    cdef floating zero = 0
-    cdef floating* to
-    cdef pair[floating] own
-    for k in range(count):
-        to = y[k] + start
-        own = r[0] if tile else of_row(r[0], k)  # in registers: for the compiler a store to y might change r
-        i = 0
-        while i + step <= n:
-            store(to + i, scaled(load_bunch(to + i, step, zero), own), step)
-            i += step
-        if i < n:
-            store(to + i, scaled(load_bunch(to + i, n - i, zero), own), n - i)
-        if has_nan(own.hi):
-            block_mend(to, n, own.hi)
-
-
 cdef inline Py_ssize_t to_line(const floating* y, Py_ssize_t n, bint past) noexcept nogil:
     """How many of n numbers go before the first line of memory, so that the others are written by whole lines: where
     that is faster, or must be, for what goes past the caches"""
@@ -108,12 +85,37 @@ cdef inline Py_ssize_t to_line(const floating* y, Py_ssize_t n, bint past) noexc
     return min(n, (-<uintptr_t> y) % REGISTER // sizeof(floating))
 
 
+cdef inline void block_scale(
+    floating** y, int count, Py_ssize_t start, Py_ssize_t n, const pair[floating]* r, bint tile
+) noexcept nogil:
+    """y_i = e_i r, r in two parts, for classes start .. start + n of `count` rows, row k having its r in lane k; or for
+    the n numbers of a tile"""
+    cdef Py_ssize_t i, left, step = together * REGISTER // sizeof(floating)
+    cdef int k
+    cdef floating zero = 0
+    cdef floating* to
+    cdef pair[floating] own
+    for k in range(count):
+        to = y[k] + start
+        own = r[0] if tile else of_row(r[0], k)  # in registers: for the compiler a store to y might change r
+        i, left = 0, to_line(to, n, False)
+        while i < n:
+            store(to + i, scaled(load_bunch(to + i, left, zero), own), left)
+            i += left
+            while i + step <= n:
+                store(to + i, scaled(load_bunch(to + i, step, zero), own), step)
+                i += step
+            left = n - i
+        if has_nan(own.hi):
+            block_mend(to, n, own.hi)
+
+
 cdef inline void block_log(
     const floating** x, floating** y, int count, Py_ssize_t start, Py_ssize_t n, const Shared[floating]* shared,
     const Log[floating]* log, How how, bint tile
 ) noexcept nogil:
     """y_i = x_i - log sum_j exp x_j, as block_scale"""
-    cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
+    cdef Py_ssize_t i, left, step = together * REGISTER // sizeof(floating)
     cdef int k
     cdef floating low = -INFINITY
     cdef const floating* from_x
@@ -124,12 +126,14 @@ cdef inline void block_log(
         from_x, to = x[k] + start, y[k] + start
         s = shared[0] if tile else of_row(shared[0], k)
         own = log[0] if tile else of_row(log[0], k)
-        i = 0
-        while i + step <= n:
-            store(to + i, log_value(load_bunch(from_x + i, step, low), own, s, how), step)
-            i += step
-        if i < n:
-            store(to + i, log_value(load_bunch(from_x + i, n - i, low), own, s, how), n - i)
+        i, left = 0, to_line(to, n, False)
+        while i < n:
+            store(to + i, log_value(load_bunch(from_x + i, left, low), own, s, how), left)
+            i += left
+            while i + step <= n:
+                store(to + i, log_value(load_bunch(from_x + i, step, low), own, s, how), step)
+                i += step
+            left = n - i
         if has_nan(own.hi):
             block_mend(to, n, own.hi)
 
