@@ -304,6 +304,27 @@ def test_many_small_calls() -> None:
         setter.result(60)
 
 
+def test_threads_stay() -> None:
+    """Work that is worth fewer threads than have been started ends none of them, to start them again later."""
+    if not Path("/proc/self/task").exists() or not _machine.openmp():
+        pytest.skip("NOT TESTED: this system does not show which threads a process has, or there is no OpenMP")
+    code = """
+import os
+import numpy as np, fastsoft
+fastsoft.set_num_threads(4)
+threads = lambda: set(os.listdir("/proc/self/task"))
+before = threads()
+fastsoft.softmax(np.zeros((400, 2000)))
+started = threads()
+assert len(started - before) == 3, (before, started)
+for rows in (5, 10, 20, 50, 100, 400) * 3:
+    fastsoft.softmax(np.zeros((rows, 2000)))
+    assert threads() == started, (rows, started, threads())
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+
+
 @every_operation
 def test_one_array_for_many_threads(op: Operation) -> None:
     """Several threads read one array and write parts of one output."""

@@ -91,11 +91,11 @@ cdef void fill_all(
 ) noexcept nogil:
     """`count` matrices"""
     cdef Py_ssize_t total = count * n, shares
+    cdef int allowed = threads
     cdef atomic[int64_t] taken_shares
-    if total * n * <Py_ssize_t> sizeof(element) < 2 * SERIAL or (threads > 1 and crowded()):
-        threads = 1
+    threads = threads_worth(total * n * <Py_ssize_t> sizeof(element) // 4, threads)  # stores, and no exponentials
     if threads > 1:
-        threads = fs_startable(threads)
+        threads = fs_region(threads, allowed)
     if threads == 1:
         fill_part(rows, n, 0, total, c, out, stream_it)
         return

@@ -294,7 +294,7 @@ def plain_jacobian(x, axis, out, int threads=0):
     set_plain(&b.op, JACOBIAN)
     set_rows(&b, a)
     size = cnp.PyArray_NBYTES(a) * b.n
-    if size >= (STREAM if threads > 0 else 2 * SERIAL):
+    if size >= (STREAM if threads > 0 else 4 * SERIAL):
         return None
     for d in range(ndim):
         shape[d] = cnp.PyArray_DIM(a, d)

@@ -308,20 +308,22 @@ cdef int run_part(
     cdef Tally* edge
     cdef int t
     cdef int64_t begun
+    cdef int allowed = threads, region = 1
     threads = <int> min(threads_worth(work, threads), max(total, 1))
     memory = <char*> malloc(size * threads + REGISTER)
     if memory == NULL:
         return -1
     scratch = memory + (-<uintptr_t> memory) % REGISTER
     if threads > 1:
-        threads = fs_startable(threads)
+        region = fs_region(threads, allowed)
+        threads = min(threads, region)
     for t in range(threads):
         edge = edge_in(scratch + t * size)
         for r in range(ABREAST):
             edge[r].max = -INFINITY
     if threads > 1:
         begun = now()
-        with parallel(num_threads=threads):
+        with parallel(num_threads=region):
             for t from fs_thread() <= t < threads by fs_threads():
                 some_blocks(
                     b, tallies, part, start, stop, total * t // threads, total * (t + 1) // threads,

@@ -1,13 +1,13 @@
 # Who takes which rows: one thread, several that share the rows, or several that share each row.
 
 cdef enum:
-    SERIAL = 131072  # bytes of classes, in their work type, below which one thread is faster
-    GRAIN = 65536  # the least for each thread
+    SERIAL = 65536  # bytes of classes, in their work type, that one thread does fastest everywhere
     SHARES = 4  # for each thread, each half of what is left: of one that comes late the others can take over
     WHOLE = 131072  # bytes for each thread up to which they stay one
 
 # Where the system gives no more threads, by a limit on processes or for lack of memory for their stacks, OpenMP ends
-# the process. Those that it would start are therefore tried first.
+# the process. Those that it would start are therefore tried first. And it ends those that a region does not ask for,
+# to start them again for a later one that does: a region has all that wait for it, with or without a part in the work.
 cdef extern from *:
     """
     #if defined(_OPENMP)
@@ -22,8 +22,10 @@ cdef extern from *:
           }
           return 0;
       }
-      static inline int fs_startable(int threads) {
-          int left = threads - fs_team;
+      static inline int fs_region(int threads, int allowed) {
+          int waiting = fs_team < allowed ? fs_team : allowed, left;
+          if (threads < waiting) threads = waiting;
+          left = threads - fs_team;
           if (left > 0) {
               fs_try(&left);
               threads -= left;
@@ -32,11 +34,11 @@ cdef extern from *:
       }
       static void fs_forget_team(void) { fs_team = 1; }
     #else
-      static int fs_startable(int threads) { return threads; }
+      static int fs_region(int threads, int allowed) { return threads; }
       static void fs_forget_team(void) {}
     #endif
     """
-    int fs_startable(int threads) noexcept nogil  # how many of them there can be in a region that follows
+    int fs_region(int threads, int allowed) noexcept nogil  # of how many the next region is; `threads` are wanted
     void fs_forget_team()
 
 # A worker whose core is taken by another process comes when the scheduler lets it, milliseconds late, and OpenMP
@@ -56,13 +58,6 @@ cdef inline bint crowded() noexcept nogil:
     return now() < crowded_until.load()
 
 
-cdef inline int threads_worth(Py_ssize_t work, int threads) noexcept nogil:
-    """How many of the threads so many bytes are worth: one where there are few, or while others come late"""
-    if work < SERIAL or threads == 1 or crowded():
-        return 1
-    return <int> min(threads, work // GRAIN)
-
-
 cdef inline void note_time(int64_t start, Py_ssize_t work) noexcept nogil:
     cdef int64_t stop = now(), lost = stop - start - work // 2, last = crowded_for.load(), span = lost
     if lost > LATE:
@@ -71,6 +66,48 @@ cdef inline void note_time(int64_t start, Py_ssize_t work) noexcept nogil:
         span = min(span, <int64_t> LONGEST)
         crowded_for.store(span)
         crowded_until.store(stop + span)
+
+
+# What a region costs, in nanoseconds, is measured when one might first pay, and when one has more threads than before.
+cdef atomic[int64_t] region_cost
+cdef atomic[int] region_size
+
+cdef enum:
+    CHEAP = 500  # nanoseconds: the bounds of it,
+    DEAR = 5000
+    GRAIN = 48  # and the bytes of work for each of them that make one thread's part worth it
+
+
+cdef void measure_region(int threads) noexcept nogil:
+    """The least of some that do nothing, unless their threads come late"""
+    cdef int64_t first = 0, begun = 0, stop, least = DEAR
+    cdef int k
+    for k in range(17):
+        with parallel(num_threads=threads):
+            fs_thread()
+        stop = now()
+        if k == 0:  # which may have started them
+            first = stop
+        else:
+            least = min(least, stop - begun)
+        begun = stop
+    if stop - first > LATE:
+        note_time(first, 0)
+    else:
+        region_cost.store(max(least, <int64_t> CHEAP))
+        region_size.store(threads)
+
+
+cdef inline int threads_worth(Py_ssize_t work, int threads) noexcept nogil:
+    """How many of the threads so many bytes are worth: one where there are few, or while others come late"""
+    if work < SERIAL or threads == 1 or crowded():
+        return 1
+    if threads > region_size.load():
+        threads = fs_region(threads, threads)
+        measure_region(threads)
+        if crowded():
+            return 1
+    return <int> max(1, min(threads, work // (GRAIN * region_cost.load())))
 
 
 cdef inline atomic[int64_t]* taken(char* scratch, Py_ssize_t size, int thread) noexcept nogil:
@@ -114,17 +151,17 @@ cdef void take_shares(
 
 
 cdef void run_shared(
-    const Batch* b, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t work, int threads, char* scratch, Py_ssize_t size,
-    element* unused
+    const Batch* b, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t work, int threads, int region, char* scratch,
+    Py_ssize_t size, element* unused
 ) noexcept nogil:
-    """Rows start .. stop shared evenly; where it can be, by whole groups"""
+    """Rows start .. stop shared evenly among so many threads of a region; where it can be, by whole groups"""
     cdef Py_ssize_t step = rows_at_once(b, unused), shares = SHARES if work > WHOLE * threads else 1
     cdef int t
     if stop - start < step * threads:
         step = 1
     for t in range(threads):
         taken(scratch, size, t).store(0, memory_order_relaxed)  # OpenMP passes on what was written before a region
-    with parallel(num_threads=threads):
+    with parallel(num_threads=region):
         for t from fs_thread() <= t < threads by fs_threads():  # one for several where OpenMP gives fewer
             take_shares(b, start, stop, step, shares, t, threads, scratch, size, unused)
 
@@ -156,12 +193,14 @@ cdef int run_all(
     cdef char* scratch
     cdef bint split
     cdef int64_t begun
+    cdef int allowed = threads, region
+    if b.op.kind >= VJP_FROM_OUTPUT:  # no exponentials
+        work //= 2
     threads = threads_worth(work, threads)
     split = threads > 1 and rows < threads and not by_tiles(b, sizeof(element))
     if threads > rows and not split:
         threads = <int> rows
     size = (size + REGISTER - 1) // REGISTER * REGISTER
-    team.threads = threads
     team.blocks = (b.n + BLOCK - 1) // BLOCK
     if split:  # a block gives two sums of three vecs at most
         size += 6 * REGISTER * team.blocks
@@ -173,13 +212,14 @@ cdef int run_all(
             return -1
     scratch = memory + (-<uintptr_t> memory) % REGISTER
     if threads > 1:
-        threads = team.threads = fs_startable(threads)  # once all memory has been taken
+        region = team.threads = fs_region(threads, allowed)  # once all memory has been taken
+        threads = min(threads, region)
     begun = now() if threads > 1 else 0
     if split:
         team.parts = scratch + size - 6 * REGISTER * team.blocks
         run_split(b, start, stop, scratch, &team, unused)
     elif threads > 1:
-        run_shared(b, start, stop, work, threads, scratch, size, unused)
+        run_shared(b, start, stop, work, threads, region, scratch, size, unused)
     else:
         run(b, start, stop, scratch, unused)
     if threads > 1:
