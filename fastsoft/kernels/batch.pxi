@@ -5,6 +5,8 @@ cdef enum:
     STREAM = 16777216  # bytes of result from which it is written past the caches
     PANEL = 262144  # bytes of the tiles that are read side by side
     PANEL_TILES = 16  # and how many they may be
+    PAGE = 4096
+    FOLLOW = 32  # tiles that must follow for some columns to go before a line
     LONG = 262144  # classes beyond which many rows would be too much scratch
 
 
@@ -300,6 +302,18 @@ cdef inline void short_tiles(
             tile_out(b, i + c, some, scratch, False, NULL, unused)
 
 
+cdef inline int columns_to_line(const Batch* b, Py_ssize_t i, Py_ssize_t stop, element* unused) noexcept nogil:
+    """Of columns side by side how many come from row i on before a line of out begins, where stores should begin with
+    one, all classes of out lie alike, and many columns follow"""
+    cdef Py_ssize_t last = b.ndim - 1, size = sizeof(element)
+    cdef bint wanted = whole_lines or b.stream
+    if not wanted or last < 0 or b.out_stride[last] != size or b.out_step % REGISTER or results_of(b) != b.n:
+        return 0
+    if min(stop - i, b.shape[last] - i % b.shape[last]) < FOLLOW * REGISTER // size:
+        return 0
+    return <int> ((-<uintptr_t> (b.out + offset(b, b.out_stride, i))) % REGISTER) // <int> size
+
+
 cdef inline int panel(
     const Batch* b, Py_ssize_t i, Py_ssize_t stop, floating* scratch, element* unused
 ) noexcept nogil:
@@ -317,7 +331,7 @@ cdef inline int panel(
     cdef Ahead[PANEL_TILES] ahead
     cdef const Ahead* far = NULL
     cdef int last = b.ndim - 1
-    cdef bint beyond = False, scale_last = b.op.kind == SOFTMAX
+    cdef bint beyond = False, scale_last = b.op.kind == SOFTMAX, past
     if goes_short(b.op.kind) or last < 0 or b.x_step == size or b.where != NULL:
         return 0
     if b.x_stride[last] != size or b.out_stride[last] != size:
@@ -340,7 +354,9 @@ cdef inline int panel(
             return 0
         x = <const element*> (b.x + offset(b, b.x_stride, i + count * lanes))  # of the next panel; may lie beyond
         out = <element*> (b.out + offset(b, b.out_stride, i))
-        if large_caches and count < PANEL_TILES:  # long runs of memory the CPU foresees itself
+        past = b.stream and results > 1 and b.out_step % REGISTER == 0 and <uintptr_t> out % REGISTER == 0
+        # Long runs of memory the CPU foresees itself; of what the caches do not hold it is too much.
+        if large_caches and count < PANEL_TILES and results > 1 and not b.stream and b.x_step % PAGE:
             for t in range(count):
                 ahead[t].x, ahead[t].x_step = <const char*> (x + t * lanes), b.x_step
                 ahead[t].out, ahead[t].out_step = <char*> (out + t * lanes), b.out_step
@@ -353,9 +369,14 @@ cdef inline int panel(
             )
         for j in range(results):
             for t in range(count):
-                prefetch_to_write(<char*> (out + t * lanes) + 8 * b.out_step, 1)
                 v = load(scratch + t * apart + j * lanes, lanes, zero)
-                store(out + t * lanes, scaled(v, factor[t]) if scale_last else v, lanes)
+                if scale_last:
+                    v = scaled(v, factor[t])
+                if past and element is floating:
+                    stream(<floating*> (out + t * lanes), v)
+                else:
+                    prefetch_to_write(<char*> (out + t * lanes) + 8 * b.out_step, 1)
+                    store(out + t * lanes, v, lanes)
             out = <element*> (<char*> out + b.out_step)
     return <int> (count * lanes)
 
@@ -364,9 +385,11 @@ cdef inline int next_tiles(
     const Batch* b, Py_ssize_t i, Py_ssize_t stop, floating* scratch, element* unused
 ) noexcept nogil:
     """Some rows from row i on; how many"""
-    cdef int count = panel(b, i, stop, scratch, unused)
+    cdef int few = columns_to_line(b, i, stop, unused), count = panel(b, i, stop, scratch, unused) if few == 0 else 0
     if count == 0:
         count = <int> min(REGISTER // sizeof(floating) * tiles_at_once(b.n), stop - i)
+        if few > 0:
+            count = min(count, few)
         if goes_short(b.op.kind):
             short_tiles(b, i, count, scratch, unused)
         else:
