@@ -7,6 +7,7 @@ cdef enum:
     PANEL_TILES = 16  # and how many they may be
     PAGE = 4096
     FOLLOW = 32  # tiles that must follow for some columns to go before a line
+    COLUMNS = 16  # from which they are not turned into rows, unless these are short
     LONG = 262144  # classes beyond which many rows would be too much scratch
 
 
@@ -28,7 +29,7 @@ cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
         return False
     if enough and b.n <= (TURNED if turns and itemsize == sizeof(float) else SHORT):
         return b.op.kind != SOFTMAX or not of_whole_vecs(b, itemsize, lanes)
-    return b.op.kind <= LOGSUMEXP and last == itemsize and b.x_step != itemsize and b.shape[b.ndim - 1] >= 4
+    return b.op.kind <= LOGSUMEXP and last == itemsize and b.x_step != itemsize and b.shape[b.ndim - 1] >= COLUMNS
 
 
 cdef inline int rows_in_group(const Batch* b, Py_ssize_t lanes) noexcept nogil:
@@ -210,18 +211,20 @@ cdef inline void tile_in(
                 prefetch(start + c * stride[b.ndim - 1], 1)
         rows_to_tile(b, x, stride, i, count, tile, unused)
         return
-    for c in range(count, lanes):  # unused lanes compute something harmless
-        for j in range(b.n):
-            tile[j * lanes + c] = zero
     if neighbours(b, stride, i, count, sizeof(element)):
         start = x + offset(b, stride, i)
-        for j in range(b.n):
-            row = start + j * step
-            prefetch(<const element*> row + TILES * lanes)
-            gather(row, sizeof(element), count, tile + j * lanes, 1, unused)
-    else:
-        for c in range(count):
+        if not (floating is double and element is not double) and not (floating is float and element is double):
+            for j in range(b.n):
+                row = start + j * step
+                prefetch(<const element*> row + TILES * lanes)
+                store(tile + j * lanes, load(<const element*> row, count, zero), lanes)
+        return
+    for c in range(lanes):
+        if c < count:
             gather(x + offset(b, stride, i + c), step, b.n, tile + c, lanes, unused)
+        else:  # unused lanes compute something harmless
+            for j in range(b.n):
+                tile[j * lanes + c] = zero
 
 
 cdef inline void tile_out(
@@ -314,6 +317,18 @@ cdef inline int columns_to_line(const Batch* b, Py_ssize_t i, Py_ssize_t stop, e
     return <int> ((-<uintptr_t> (b.out + offset(b, b.out_stride, i))) % REGISTER) // <int> size
 
 
+cdef inline Py_ssize_t side_by_side(const Batch* b, Py_ssize_t i, Py_ssize_t stop, element* unused) noexcept nogil:
+    """Of the rows from i to stop how many should go into tiles together: of columns, no more than lie side by side,
+    unless their tiles would be almost empty, and small, so that gathering others costs less"""
+    cdef Py_ssize_t last = b.ndim - 1, lanes = REGISTER // max(sizeof(element), sizeof(float)), columns
+    if last < 0 or b.x_step == sizeof(element) or b.x_stride[last] != sizeof(element):
+        return stop - i
+    columns = b.shape[last]
+    if b.n <= TURNED and 5 * columns < 3 * ((columns + lanes - 1) // lanes * lanes):
+        return stop - i
+    return min(stop - i, columns - i % columns)
+
+
 cdef inline int panel(
     const Batch* b, Py_ssize_t i, Py_ssize_t stop, floating* scratch, element* unused
 ) noexcept nogil:
@@ -387,7 +402,7 @@ cdef inline int next_tiles(
     """Some rows from row i on; how many"""
     cdef int few = columns_to_line(b, i, stop, unused), count = panel(b, i, stop, scratch, unused) if few == 0 else 0
     if count == 0:
-        count = <int> min(REGISTER // sizeof(floating) * tiles_at_once(b.n), stop - i)
+        count = <int> min(REGISTER // sizeof(floating) * tiles_at_once(b.n), side_by_side(b, i, stop, unused))
         if few > 0:
             count = min(count, few)
         if goes_short(b.op.kind):
