@@ -1,7 +1,8 @@
 # Who takes which rows: one thread, several that share the rows, or several that share each row.
 
 cdef enum:
-    SERIAL = 65536  # bytes of classes, in their work type, that one thread does fastest everywhere
+    SERIAL = 65536  # bytes of classes of softmax, in their work type, that one thread does fastest everywhere
+    ROW = 96  # bytes that a row is worth besides
     SHARES = 4  # for each thread, each half of what is left: of one that comes late the others can take over
     WHOLE = 131072  # bytes for each thread up to which they stay one
 
@@ -129,6 +130,16 @@ cdef inline Py_ssize_t take(atomic[int64_t]* count, Py_ssize_t parts, Py_ssize_t
     return count.fetch_add(1)
 
 
+cdef inline Py_ssize_t work_of(const Batch* b, Py_ssize_t rows, Py_ssize_t worksize) noexcept nogil:
+    """How much so many rows are, in bytes of classes of softmax"""
+    cdef Py_ssize_t classes = b.n * worksize
+    if b.op.kind >= VJP_FROM_OUTPUT:  # no exponentials
+        classes //= 2
+    elif b.op.kind >= VJP:  # and sums of products
+        classes *= 2
+    return rows * (classes + ROW)
+
+
 cdef void take_shares(
     const Batch* b, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t step, Py_ssize_t shares, int thread, int threads,
     char* scratch, Py_ssize_t size, element* unused
@@ -185,7 +196,7 @@ cdef int run_all(
 ) noexcept nogil:
     """Rows start .. stop on at most `threads` threads; -1 where there is no memory for it"""
     cdef Py_ssize_t worksize = sizeof(double) if element is double else sizeof(float)
-    cdef Py_ssize_t rows = stop - start, work = rows * b.n * worksize
+    cdef Py_ssize_t rows = stop - start, work = work_of(b, rows, worksize)
     cdef Py_ssize_t size = scratch_size(b, worksize, unused)
     cdef Team team
     cdef char[4096 + REGISTER] small
@@ -194,8 +205,6 @@ cdef int run_all(
     cdef bint split
     cdef int64_t begun
     cdef int allowed = threads, region
-    if b.op.kind >= VJP_FROM_OUTPUT:  # no exponentials
-        work //= 2
     threads = threads_worth(work, threads)
     split = threads > 1 and rows < threads and not by_tiles(b, sizeof(element))
     if threads > rows and not split:
