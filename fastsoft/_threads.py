@@ -1,4 +1,4 @@
-"""How many threads, and when none. Small work stays on the caller's thread whatever is set here (see batch.pxi)."""
+"""How many threads, and when none. Small work stays on the caller's thread whatever is set here (see threads.pxi)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,272 @@
+# Rows that are computed by tiles (tiles.pxi): how they come and go. A panel is as many tiles of columns, side by side,
+# as are read and written in long runs of memory.
+
+cdef enum:
+    NEXT = 8  # classes by which what comes next is fetched
+    PAGE = 4096
+    FOLLOW = 32  # tiles that must follow for some columns to go before a line
+
+
+cdef inline const Ahead* look_ahead(
+    const Batch* b, Py_ssize_t i, Py_ssize_t stop, Ahead* ahead, element* unused
+) noexcept nogil:
+    """Of each tile from row i on the one TILES further, where rows follow each other without a gap; else NULL"""
+    cdef Py_ssize_t lanes = REGISTER // max(sizeof(element), sizeof(float)), size = b.n * <Py_ssize_t> sizeof(element)
+    cdef int t
+    if i + TILES * lanes >= stop or b.x_step != sizeof(element) or b.out_step != sizeof(element) or b.ndim != 1:
+        return NULL
+    if b.x_stride[0] != size or b.out_stride[0] != size or results_of(b) != b.n:
+        return NULL
+    for t in range(TILES):
+        ahead[t].x = b.x + (i + (t + TILES) * lanes) * size
+        ahead[t].out = b.out + (i + (t + TILES) * lanes) * size
+        ahead[t].x_step = ahead[t].out_step = lanes * <Py_ssize_t> sizeof(element)
+        ahead[t].far = False
+    return ahead
+
+
+cdef inline void tile_in(
+    const Batch* b, const char* x, const Py_ssize_t* stride, Py_ssize_t step, Py_ssize_t i, int count, floating* tile,
+    bint foreseen, element* unused
+) noexcept nogil:
+    """Rows i .. i + count of x side by side into the lanes of a tile; `foreseen`: what comes next is fetched already"""
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), j, c
+    cdef const char* start
+    cdef const char* row
+    cdef floating zero = 0
+    if step == sizeof(element):
+        if not foreseen and evenly(b, i, count):
+            start = x + offset(b, stride, i + TILES * lanes)
+            for c in range(count):
+                prefetch(start + c * stride[b.ndim - 1], 1)
+        rows_to_tile(b, x, stride, i, count, tile, unused)
+        return
+    if neighbours(b, stride, i, count, sizeof(element)):
+        start = x + offset(b, stride, i)
+        if not (floating is double and element is not double) and not (floating is float and element is double):
+            for j in range(b.n):
+                row = start + j * step
+                prefetch(<const element*> row + TILES * lanes)
+                store(tile + j * lanes, load(<const element*> row, count, zero), lanes)
+        return
+    for c in range(lanes):
+        if c < count:
+            gather(x + offset(b, stride, i + c), step, b.n, tile + c, lanes, unused)
+        else:  # unused lanes compute something harmless
+            for j in range(b.n):
+                tile[j * lanes + c] = zero
+
+
+cdef inline void tile_out(
+    const Batch* b, Py_ssize_t i, int count, floating* tile, bint foreseen, const pair[floating]* factor,
+    element* unused
+) noexcept nogil:
+    """The lanes of a tile, times the factor unless that is NULL, to rows i .. i + count"""
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), j, c
+    cdef Py_ssize_t results = results_of(b), size = sizeof(element)
+    cdef char* start
+    cdef char* row
+    if b.out_step == size and results > 1:
+        if not foreseen and evenly(b, i, count):
+            start = b.out + offset(b, b.out_stride, i + TILES * lanes)
+            for c in range(count):
+                prefetch_to_write(start + c * b.out_stride[b.ndim - 1], 1)
+        tile_to_rows(b, b.out, i, count, tile, factor, unused)
+        if b.op.kind == JACOBIAN:
+            tile_to_rows(b, b.out + b.n * size, i, count, tile + TILES * b.n * lanes, NULL, unused)
+        return
+    if factor != NULL:
+        block_scale(&tile, 1, 0, b.n * lanes, factor, True)
+    if neighbours(b, b.out_stride, i, count, size):
+        start = b.out + offset(b, b.out_stride, i)
+        for j in range(results):
+            row = start + j * b.out_step
+            prefetch(<const element*> row + TILES * lanes)
+            scatter(tile + j * lanes, 1, count, row, size, unused)
+    else:
+        for c in range(count):
+            scatter(tile + c, lanes, results, b.out + offset(b, b.out_stride, i + c), b.out_step, unused)
+
+
+cdef inline void some_tiles(
+    const Batch* b, Py_ssize_t i, int count, Py_ssize_t stop, floating* scratch, element* unused
+) noexcept nogil:
+    """Rows i .. i + count, in at most TILES tiles; from there to `stop` others follow"""
+    cdef int c, some, step, lanes = REGISTER // sizeof(floating)
+    cdef pair[floating] factor[TILES]
+    cdef Ahead[TILES] room
+    cdef const Ahead* ahead = look_ahead(b, i, stop, room, unused)
+    cdef bint foreseen = ahead != NULL or i + count >= stop
+    for c from 0 <= c < count by lanes:
+        some = min(lanes, count - c)
+        tile_in(b, b.x, b.x_stride, b.x_step, i + c, some, scratch + c * b.n, foreseen, unused)
+    if b.where != NULL:
+        for c in range(count):
+            hide(
+                b.where + offset(b, b.where_stride, i + c), b.where_step, b.n,
+                scratch + c // lanes * lanes * b.n + c % lanes, lanes
+            )
+    if tiles(scratch, b.n, count, &b.op, ahead, &factor[0]):
+        for c from 0 <= c < count by lanes:
+            tile_out(
+                b, i + c, min(lanes, count - c), scratch + c * b.n, foreseen,
+                &factor[c // lanes] if b.op.kind == SOFTMAX else NULL, unused
+            )
+        return
+    step = lanes if count > lanes else 1  # tile by tile, then row by row
+    for c from 0 <= c < count by step:
+        some_tiles(b, i + c, min(step, count - c), i, scratch, unused)
+
+
+cdef inline void short_tiles(
+    const Batch* b, Py_ssize_t i, int count, floating* scratch, element* unused
+) noexcept nogil:
+    """Rows i .. i + count of a derivative or a loss, tile by tile"""
+    cdef int c, some, lanes = REGISTER // sizeof(floating)
+    cdef floating* second = scratch + b.n * lanes
+    for c from 0 <= c < count by lanes:
+        some = min(lanes, count - c)
+        tile_in(b, b.x, b.x_stride, b.x_step, i + c, some, scratch, False, unused)
+        if b.v != NULL:
+            tile_in(b, b.v, b.v_stride, b.v_step, i + c, some, second, False, unused)
+        if not short_tile(scratch, second, b.n, some, &b.op, i + c):
+            some_rows(b, i + c, some, scratch, unused, NULL)
+        elif b.out != NULL:
+            tile_out(b, i + c, some, scratch, False, NULL, unused)
+
+
+cdef inline int columns_to_line(const Batch* b, Py_ssize_t i, Py_ssize_t stop, element* unused) noexcept nogil:
+    """Of columns side by side how many come from row i on before a line of out begins, where stores should begin with
+    one, all classes of out lie alike, and many columns follow"""
+    cdef Py_ssize_t last = b.ndim - 1, size = sizeof(element)
+    cdef bint wanted = whole_lines or b.stream
+    if not wanted or last < 0 or b.out_stride[last] != size or b.out_step % REGISTER or results_of(b) != b.n:
+        return 0
+    if min(stop - i, b.shape[last] - i % b.shape[last]) < FOLLOW * REGISTER // size:
+        return 0
+    return <int> ((-<uintptr_t> (b.out + offset(b, b.out_stride, i))) % REGISTER) // <int> size
+
+
+cdef inline Py_ssize_t side_by_side(const Batch* b, Py_ssize_t i, Py_ssize_t stop, element* unused) noexcept nogil:
+    """Of the rows from i to stop how many should go into tiles together: of columns, no more than lie side by side,
+    unless their tiles would be almost empty, and small, so that gathering others costs less"""
+    cdef Py_ssize_t last = b.ndim - 1, lanes = REGISTER // max(sizeof(element), sizeof(float)), columns
+    if last < 0 or b.x_step == sizeof(element) or b.x_stride[last] != sizeof(element):
+        return stop - i
+    columns = b.shape[last]
+    if b.n <= TURNED and 5 * columns < 3 * ((columns + lanes - 1) // lanes * lanes):
+        return stop - i
+    return min(stop - i, columns - i % columns)
+
+
+cdef inline void read_panel(
+    const Batch* b, Py_ssize_t i, int count, floating* scratch, vec[floating]* top, element* unused
+) noexcept nogil:
+    """`count` tiles from row i on side by side, class by class; and their maxima, NaN apart"""
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), apart = tile_apart(b.n) * lanes, j, t
+    cdef Py_ssize_t n = b.n, step = b.x_step  # for the compiler a store might change what b holds
+    cdef floating zero = 0, low = -INFINITY
+    cdef const element* x = <const element*> (b.x + offset(b, b.x_stride, i))
+    cdef vec[floating] v
+    cdef vec[floating] high[PANEL_TILES]  # in registers: an array of this function's own is seen to have no more
+    if not (floating is double and element is not double) and not (floating is float and element is double):
+        for t in range(count):
+            high[t] = fill(low)
+        for j in range(n):
+            for t in range(count):
+                prefetch(<const element*> (<const char*> x + NEXT * step) + t * lanes)
+                v = load(x + t * lanes, lanes, zero)
+                high[t] = larger(v, high[t])
+                store(scratch + t * apart + j * lanes, v, lanes)
+            x = <const element*> (<const char*> x + step)
+        for t in range(count):
+            top[t] = high[t]
+
+
+cdef inline void write_panel(
+    const Batch* b, Py_ssize_t i, int count, const floating* scratch, const pair[floating]* factor, element* unused
+) noexcept nogil:
+    """The way back; of softmax times the factors"""
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), apart = tile_apart(b.n) * lanes, j, t
+    cdef Py_ssize_t results = results_of(b), step = b.out_step
+    cdef floating zero = 0
+    cdef element* out = <element*> (b.out + offset(b, b.out_stride, i))
+    cdef bint scales = b.op.kind == SOFTMAX
+    cdef bint past = b.stream and results > 1 and step % REGISTER == 0 and <uintptr_t> out % REGISTER == 0
+    cdef vec[floating] v
+    if not (floating is double and element is not double) and not (floating is float and element is double):
+        for j in range(results):
+            for t in range(count):
+                v = load(scratch + t * apart + j * lanes, lanes, zero)
+                if scales:
+                    v = scaled(v, factor[t])
+                if past and element is floating:
+                    stream(<floating*> (out + t * lanes), v)
+                else:
+                    prefetch_to_write(<char*> (out + t * lanes) + NEXT * step, 1)
+                    store(out + t * lanes, v, lanes)
+            out = <element*> (<char*> out + step)
+
+
+cdef inline const Ahead* next_panel(
+    const Batch* b, Py_ssize_t i, int count, Ahead* ahead, element* unused
+) noexcept nogil:
+    """What lies after the `count` tiles from row i on, to be fetched; NULL for long runs of memory, which the CPU
+    foresees itself, for what the caches do not hold, and where all of it would fall into a few of their sets"""
+    cdef Py_ssize_t width = REGISTER // max(sizeof(element), sizeof(float)) * sizeof(element), t
+    if not large_caches or count == PANEL_TILES or results_of(b) == 1 or b.stream or b.x_step % PAGE == 0:
+        return NULL
+    for t in range(count):  # it may lie beyond
+        ahead[t].x = b.x + offset(b, b.x_stride, i) + (count + t) * width
+        ahead[t].out = b.out + offset(b, b.out_stride, i) + t * width
+        ahead[t].x_step, ahead[t].out_step = b.x_step, b.out_step
+        ahead[t].far = True
+    return ahead
+
+
+cdef inline int panel(
+    const Batch* b, Py_ssize_t i, Py_ssize_t stop, floating* scratch, element* unused
+) noexcept nogil:
+    """Whole tiles from row i on whose rows lie next to each other, read and written side by side, class by class;
+    how many rows that were, 0 if some_tiles is due"""
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), apart = tile_apart(b.n) * lanes
+    cdef Py_ssize_t size = sizeof(element)
+    cdef vec[floating] top[PANEL_TILES]
+    cdef pair[floating] factor[PANEL_TILES]
+    cdef Ahead[PANEL_TILES] room
+    cdef const Ahead* ahead
+    cdef int last = b.ndim - 1, count, t
+    cdef bint beyond = False
+    if goes_short(b.op.kind) or last < 0 or b.x_step == size or b.where != NULL:
+        return 0
+    if b.x_stride[last] != size or b.out_stride[last] != size:
+        return 0
+    count = <int> min(tiles_together(b.n), min(stop - i, b.shape[last] - i % b.shape[last]) // lanes)
+    read_panel(b, i, count, scratch, top, unused)
+    for t in range(count):
+        beyond |= any(beyond_reach(top[t], <floating> b.op.factor.hi))
+    if b.op.how == WIDE or beyond:
+        return 0
+    ahead = next_panel(b, i, count, room, unused)
+    for t from 0 <= t < count by TILES:
+        near_tiles(
+            scratch + t * apart, b.n, apart, <int> min(TILES, count - t), &top[t], &factor[t], &b.op, of_tile(ahead, t)
+        )
+    write_panel(b, i, count, scratch, factor, unused)
+    return <int> (count * lanes)
+
+
+cdef inline int next_tiles(
+    const Batch* b, Py_ssize_t i, Py_ssize_t stop, floating* scratch, element* unused
+) noexcept nogil:
+    """Some rows from row i on; how many"""
+    cdef int few = columns_to_line(b, i, stop, unused), count = panel(b, i, stop, scratch, unused) if few == 0 else 0
+    if count == 0:
+        count = <int> min(REGISTER // sizeof(floating) * tiles_at_once(b.n), side_by_side(b, i, stop, unused))
+        if few > 0:
+            count = min(count, few)
+        if goes_short(b.op.kind):
+            short_tiles(b, i, count, scratch, unused)
+        else:
+            some_tiles(b, i, count, stop, scratch, unused)
+    return count
