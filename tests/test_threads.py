@@ -304,6 +304,21 @@ def test_many_small_calls() -> None:
         setter.result(60)
 
 
+def test_one_thread_from_the_start() -> None:
+    """A process that never has a second thread computes work of all sizes."""
+    code = """
+import numpy as np, fastsoft
+from fastsoft.reference import OPS
+for op in OPS:
+    for rows in (1, 30, 100, 300, 1000):
+        x = np.random.default_rng(rows).normal(size=(rows, 40))
+        for a, axis in ((x, -1), (np.ascontiguousarray(x.T), 0)):
+            getattr(fastsoft, op.name)(*op.arguments(a, axis), axis)
+"""
+    done = python(code, FASTSOFT_NUM_THREADS="1")
+    assert done.returncode == 0, (done.returncode, done.stderr)
+
+
 def test_threads_stay() -> None:
     """Work that is worth fewer threads than have been started ends none of them, to start them again later."""
     if not Path("/proc/self/task").exists() or not _machine.openmp():

@@ -100,8 +100,9 @@ cdef void measure_region(int threads) noexcept nogil:
 
 
 cdef inline int threads_worth(Py_ssize_t work, int threads) noexcept nogil:
-    """How many of the threads so many bytes are worth: one where there are few, or while others come late"""
-    if work < SERIAL or threads == 1 or crowded():
+    """How many of the threads so many bytes are worth: one where there are few, or while others come late; or where
+    none are given"""
+    if work < SERIAL or threads <= 1 or crowded():
         return 1
     if threads > region_size.load():
         threads = fs_region(threads, threads)
