@@ -200,9 +200,7 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
             else:
                 some = next_tiles[float, element](b, i, stop, <float*> scratch, unused)
         else:
-            some = min(count, stop - i)
-            if columns:
-                some = min(some, b.shape[b.ndim - 1] - i % b.shape[b.ndim - 1])
+            some = min(count, evenly_from(b, i, stop) if columns else stop - i)
             if element is double:
                 some_rows[double, element](b, i, some, <double*> scratch, unused, NULL)
             else:

@@ -142,7 +142,7 @@ cdef inline int columns_to_line(const Batch* b, Py_ssize_t i, Py_ssize_t stop, e
     cdef bint wanted = whole_lines or b.stream
     if not wanted or last < 0 or b.out_stride[last] != size or b.out_step % REGISTER or results_of(b) != b.n:
         return 0
-    if min(stop - i, b.shape[last] - i % b.shape[last]) < FOLLOW * REGISTER // size:
+    if evenly_from(b, i, stop) < FOLLOW * REGISTER // size:
         return 0
     return <int> ((-<uintptr_t> (b.out + offset(b, b.out_stride, i))) % REGISTER) // <int> size
 
@@ -156,7 +156,7 @@ cdef inline Py_ssize_t side_by_side(const Batch* b, Py_ssize_t i, Py_ssize_t sto
     columns = b.shape[last]
     if b.n <= TURNED and 5 * columns < 3 * ((columns + lanes - 1) // lanes * lanes):
         return stop - i
-    return min(stop - i, columns - i % columns)
+    return evenly_from(b, i, stop)
 
 
 cdef inline void read_panel(
@@ -241,7 +241,7 @@ cdef inline int panel(
         return 0
     if b.x_stride[last] != size or b.out_stride[last] != size:
         return 0
-    count = <int> min(tiles_together(b.n), min(stop - i, b.shape[last] - i % b.shape[last]) // lanes)
+    count = <int> min(tiles_together(b.n), evenly_from(b, i, stop) // lanes)
     read_panel(b, i, count, scratch, top, unused)
     for t in range(count):
         beyond |= any(beyond_reach(top[t], <floating> b.op.factor.hi))
@@ -260,13 +260,14 @@ cdef inline int next_tiles(
     const Batch* b, Py_ssize_t i, Py_ssize_t stop, floating* scratch, element* unused
 ) noexcept nogil:
     """Some rows from row i on; how many"""
-    cdef int few = columns_to_line(b, i, stop, unused), count = panel(b, i, stop, scratch, unused) if few == 0 else 0
+    cdef int count = columns_to_line(b, i, stop, unused)
     if count == 0:
+        count = panel(b, i, stop, scratch, unused)
+        if count > 0:
+            return count
         count = <int> min(REGISTER // sizeof(floating) * tiles_at_once(b.n), side_by_side(b, i, stop, unused))
-        if few > 0:
-            count = min(count, few)
-        if goes_short(b.op.kind):
-            short_tiles(b, i, count, scratch, unused)
-        else:
-            some_tiles(b, i, count, stop, scratch, unused)
+    if goes_short(b.op.kind):
+        short_tiles(b, i, count, scratch, unused)
+    else:
+        some_tiles(b, i, count, stop, scratch, unused)
     return count

@@ -37,6 +37,12 @@ cdef inline bint evenly(const Batch* b, Py_ssize_t i, Py_ssize_t count) noexcept
     return last == 0 or (last > 0 and i % b.shape[last] + count <= b.shape[last])
 
 
+cdef inline Py_ssize_t evenly_from(const Batch* b, Py_ssize_t i, Py_ssize_t stop) noexcept nogil:
+    """How many of the rows from i to stop lie evenly apart, where there are batch axes"""
+    cdef Py_ssize_t last = b.shape[b.ndim - 1]
+    return min(stop - i, last - i % last)
+
+
 # In the functions below `unused` only says which element type is meant. float16 and bfloat16 go with float;
 # combinations that do not occur are compiled all the same, hence the conditions on types.
 

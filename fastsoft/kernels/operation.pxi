@@ -49,24 +49,3 @@ cdef struct Team:  # threads that share one row
     int threads
     Py_ssize_t blocks
     char* parts  # what each block gives
-
-# A region is written `with parallel`, and its threads take each their own part of the work. For a `prange` Cython asks
-# that its variable be copied in and out, and for that compilers let no thread begin before all have come.
-cdef extern from *:
-    """
-    #if defined(_OPENMP)
-      #include <omp.h>
-      static inline int fs_thread(void) { return omp_get_thread_num(); }
-      static inline int fs_threads(void) { return omp_get_num_threads(); }
-    #else
-      static inline int fs_thread(void) { return 0; }
-      static inline int fs_threads(void) { return 1; }
-    #endif
-    """
-    int fs_thread() noexcept nogil  # which of the region's threads this is,
-    int fs_threads() noexcept nogil  # and of how many
-
-
-cdef inline Py_ssize_t of_thread(Py_ssize_t total, int after) noexcept nogil:
-    """Where this thread's part of so many begins, or (after = 1) ends"""
-    return total * (fs_thread() + after) // fs_threads()

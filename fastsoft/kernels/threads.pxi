@@ -9,10 +9,15 @@ cdef enum:
 # Where the system gives no more threads, by a limit on processes or for lack of memory for their stacks, OpenMP ends
 # the process. Those that it would start are therefore tried first. And it ends those that a region does not ask for,
 # to start them again for a later one that does: a region has all that wait for it, with or without a part in the work.
+# It is written `with parallel`, and its threads take each their own part. For a `prange` Cython asks that its variable
+# be copied in and out, and for that compilers let no thread begin before all have come.
 cdef extern from *:
     """
     #if defined(_OPENMP)
+      #include <omp.h>
       #include <pthread.h>
+      static inline int fs_thread(void) { return omp_get_thread_num(); }
+      static inline int fs_threads(void) { return omp_get_num_threads(); }
       static thread_local int fs_team = 1;  /* threads of the last region here, which wait for the next */
       static void *fs_try(void *left) {  /* each starts the next and waits for it: all are there at once */
           pthread_t next;
@@ -35,12 +40,22 @@ cdef extern from *:
       }
       static void fs_forget_team(void) { fs_team = 1; }
     #else
+      static inline int fs_thread(void) { return 0; }
+      static inline int fs_threads(void) { return 1; }
       static int fs_region(int threads, int allowed) { return threads; }
       static void fs_forget_team(void) {}
     #endif
     """
     int fs_region(int threads, int allowed) noexcept nogil  # of how many the next region is; `threads` are wanted
     void fs_forget_team()
+    int fs_thread() noexcept nogil  # which of the region's threads this is,
+    int fs_threads() noexcept nogil  # and of how many
+
+
+cdef inline Py_ssize_t of_thread(Py_ssize_t total, int after) noexcept nogil:
+    """Where this thread's part of so many begins, or (after = 1) ends"""
+    return total * (fs_thread() + after) // fs_threads()
+
 
 # A worker whose core is taken by another process comes when the scheduler lets it, milliseconds late, and OpenMP
 # waits for it. A region that took far too long therefore keeps the calls of a while on one thread: as long as was lost,
