@@ -31,13 +31,11 @@ cdef inline void block_weigh(
     cdef const floating* x
     cdef const floating* v
     cdef floating* y
-    cdef floating low = -INFINITY, zero = 0, scale, middle
+    cdef floating scale, middle
     cdef Shared[floating] s
     cdef Exact exact
     cdef Sums[floating] a, d
     cdef pair[floating] run
-    cdef bunch[floating] z
-    cdef BunchTerm[floating] e
     for r in range(p.first, p.last):
         x, v, y, scale, middle = p.x[r], p.v[r], p.y[r], p.scale[r], p.middle[r]
         s = of_row(p.shared[0], r)
@@ -47,13 +45,12 @@ cdef inline void block_weigh(
         while i < stop:
             end = min(stop, i + weighed_run * lanes)
             begin_run(run)
-            while i < end:
-                z = load_bunch(x + i, stop - i, low)
-                e = shifted_term(z, s, how, exact)
-                store(y + i, value(e), stop - i)
-                collect_in_turn(a, e, z, s, exact, False)
-                add_weighed(run, e, weighed(load_bunch(v + i, stop - i, zero), scale, middle))
+            while i + step <= end:
+                weigh_some(a, run, x + i, v + i, y + i, step, s, how, scale, middle)
                 i += step
+            if i < end:
+                weigh_some(a, run, x + i, v + i, y + i, end - i, s, how, scale, middle)
+                i = end
             end_run(d, run)
         finish(a, exact, stop - start == BLOCK)
         sums[r] = a
@@ -169,32 +166,6 @@ cdef inline void block_runs(
         dots[r] = d
 
 
-cdef inline void map_some(
-    const floating* from_x, const floating* from_v, floating* y, Map what, Py_ssize_t left, floating scale,
-    floating middle, const pair[floating]* factor, const pair[floating]* mean, const pair[floating]* minus
-) noexcept nogil:
-    """A bunch of y, of which `left` lanes are there"""
-    cdef floating zero = 0
-    cdef bunch[floating] x = load_bunch(from_x, left, zero)
-    if Map is Turn:
-        x = turned(x, load_bunch(from_v, left, zero), scale, mean[0], factor[0])
-    elif Map is TurnOutput:
-        x = turned_output(x, load_bunch(from_v, left, zero), mean[0])
-    elif Map is Centre:
-        x = centred(load_bunch(from_v, left, zero), scale, middle, mean[0])
-    elif Map is LogTurn:
-        x = log_turned(x, load_bunch(from_v, left, zero), factor[0], minus[0], middle)
-    elif Map is Slope:
-        x = less_target(x, load_bunch(from_v, left, zero), factor[0], middle)
-    elif Map is Times:
-        x = multiplied(x, scale)
-    elif Map is DiagonalOf:
-        x = own_slope(scaled(x, factor[0]), middle)
-    else:
-        x = target_slope(x, load_bunch(from_v, left, zero))
-    store(y, x, left)
-
-
 cdef inline void block_map(const Pass[floating]* p, Map what, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The passes that give y"""
     cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating), near = NEAR // sizeof(floating)
@@ -211,10 +182,10 @@ cdef inline void block_map(const Pass[floating]* p, Map what, Py_ssize_t start, 
         while i + step <= stop:
             if Map is TurnOutput and i + near < stop:
                 prefetch_to_write(y + i + near, together)
-            map_some(x + i, v + i, y + i, what, step, scale, middle, &factor, &mean, &minus)
+            map_some(x + i, v + i, y + i, what, step, scale, middle, factor, mean, minus)
             i += step
         if i < stop:
-            map_some(x + i, v + i, y + i, what, stop - i, scale, middle, &factor, &mean, &minus)
+            map_some(x + i, v + i, y + i, what, stop - i, scale, middle, factor, mean, minus)
 
 
 cdef inline void block_pass(
@@ -318,13 +289,12 @@ cdef inline void rows_pass(Pass[floating]* p, int what, How how, const Team* tea
 
 cdef inline Py_ssize_t row_find(const floating* x, Py_ssize_t n, floating top) noexcept nogil:
     """The first class of the maximum; 0 where there is none for NaN"""
-    cdef Py_ssize_t i = 0, j, lanes = REGISTER // sizeof(floating)
-    cdef vec[floating] wanted = fill(top)
-    while i < n and not any(equal(load(x + i, n - i, top - top), wanted)):
-        i += lanes
-    for j in range(i, min(i + lanes, n)):
-        if x[j] == top:
-            return j
+    cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating)
+    cdef mask[floating] found
+    for i from 0 <= i < n by lanes:
+        found = equal(load(x + i, n - i, top - top), fill(top))  # where the row ends, 0 comes after all classes
+        if any(found):
+            return i + first_lane(found)
     return 0
 
 

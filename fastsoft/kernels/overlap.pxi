@@ -94,6 +94,7 @@ cdef inline void sum_overlapped(
     cdef Py_ssize_t near = NEAR // sizeof(floating)
     cdef bint many = n >= many_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
     cdef bint keeps = Which is All, ends = last.waits, past = ends and last.past
+    cdef bint spare = together > 1 or floating is double or Which is All  # registers, for one more exp in this function
     cdef const floating* x
     cdef const floating* following
     cdef floating* e
@@ -128,7 +129,10 @@ cdef inline void sum_overlapped(
                     end_some(before + skip + i, y + skip + i, step, vecs, &factor, &log, &its, how, which, past)
                 i += step
             if i < stop:
-                collect_some(a, x + i, e + i if keeps else <floating*> NULL, stop - i, s, how, which, many)
+                if spare:
+                    collect_last(a, x + i, e + i if keeps else <floating*> NULL, stop - i, s, how, which, many)
+                else:
+                    collect_some(a, x + i, e + i if keeps else <floating*> NULL, stop - i, s, how, which, many)
                 max_some(top, following + i, stop - i, vecs)
             finish(a, which, stop - start == BLOCK)
             if start == 0:

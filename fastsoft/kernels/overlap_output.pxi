@@ -12,9 +12,19 @@ cdef inline void take_outputs(
     const Batch* b, Py_ssize_t i, Py_ssize_t stop, Py_ssize_t few, OutputStage[floating]* s
 ) noexcept nogil:
     """The next group from row i on, at most `few` rows, if there is one"""
-    cdef Py_ssize_t r
+    cdef Py_ssize_t r, last = b.ndim - 1
+    cdef const char* y
+    cdef const char* v
+    cdef char* z
     s.first = i
     s.count = <int> max(0, min(few, stop - i))
+    if s.count > 0 and evenly(b, i, s.count):
+        y, v = b.x + offset(b, b.x_stride, i), b.v + offset(b, b.v_stride, i)
+        z = b.out + offset(b, b.out_stride, i)
+        for r in range(s.count):
+            s.y[r], s.v[r] = <const floating*> (y + r * b.x_stride[last]), <const floating*> (v + r * b.v_stride[last])
+            s.z[r] = <floating*> (z + r * b.out_stride[last])
+        return
     for r in range(s.count):
         s.y[r] = <const floating*> (b.x + offset(b, b.x_stride, i + r))
         s.v[r] = <const floating*> (b.v + offset(b, b.v_stride, i + r))
@@ -96,12 +106,12 @@ cdef inline void settle_outputs(OutputStage[floating]* s) noexcept nogil:
     """What follows from the sums"""
     cdef int r
     cdef All all_terms
-    s.ordinary = True
-    for r in range(s.count):
-        s.ordinary &= all_moderate(s.dots[r].hi)
+    cdef vec[floating] size = absolute(s.dots[0].hi)
+    for r in range(1, s.count):
+        size = larger(absolute(s.dots[r].hi), size)
     fold(s.dots, s.count, all_terms)
     s.mean.hi, s.mean.lo = s.dots[0].hi, s.dots[0].lo
-    s.ordinary &= all_finite(s.mean.hi + s.mean.lo)
+    s.ordinary = all_moderate(size) and all_finite(s.mean.hi + s.mean.lo)  # the second where one was NaN
 
 
 cdef inline void overlap_groups(
@@ -120,6 +130,21 @@ cdef inline void overlap_groups(
             turn_output_row(last.y[r], last.v[r], last.z[r], &last.mean, r, n, way)
 
 
+cdef inline void run_few_outputs(const Batch* b, Py_ssize_t start, Py_ssize_t stop, floating* unused) noexcept nogil:
+    """Rows start .. stop, of few vecs: group by group, in steps that are short enough to overlap by themselves"""
+    cdef OutputStage[floating] s
+    cdef Py_ssize_t i = start
+    while i < stop:
+        take_outputs(b, i, stop, REGISTER // sizeof(floating), &s)
+        few_dots(s, b.n)
+        settle_outputs(&s)
+        if s.ordinary:
+            few_turned(s, b.n)
+        else:
+            group_or_rows(s.y, s.v, s.z, s.count, b.n, &b.op, s.first, NULL)
+        i += s.count
+
+
 cdef inline void run_overlapped_output(
     const Batch* b, Py_ssize_t start, Py_ssize_t stop, floating* unused
 ) noexcept nogil:
@@ -130,6 +155,9 @@ cdef inline void run_overlapped_output(
     cdef Py_ssize_t i = start, few = rows_in_group(b, REGISTER // sizeof(floating))
     cdef Near near
     cdef Past past
+    if b.n <= few_vecs * REGISTER // <Py_ssize_t> sizeof(floating) and not b.stream:
+        run_few_outputs(b, start, stop, unused)
+        return
     last.count = 0
     while i < stop or last.count > 0:
         take_outputs(b, i, stop, few, next)

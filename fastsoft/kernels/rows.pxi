@@ -64,7 +64,7 @@ cdef inline void block_sum(
             collect_some(a, from_x + i, to + i if keep else <floating*> NULL, step, s, how, which, many)
             i += step
         if i < n:
-            collect_some(a, from_x + i, to + i if keep else <floating*> NULL, n - i, s, how, which, many)
+            collect_last(a, from_x + i, to + i if keep else <floating*> NULL, n - i, s, how, which, many)
         finish(a, which, n == BLOCK)
         total[r] = a
 

@@ -137,6 +137,7 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     mask[T] equal[T](vec[T], vec[T])
     bint any[T](mask[T])
     int lanes_of[T](mask[T])
+    int first_lane[T](mask[T])
     cppclass Even[S]:
         char* first
         ptrdiff_t apart
@@ -176,6 +177,9 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     void collect[T, Which](BunchSums[T]&, BunchTerm[T], bunch[T] x, const Shared[T]&, Which)
     void collect_in_turn[T, Which](Sums[T]&, BunchTerm[T], bunch[T] x, const Shared[T]&, Which, bint many)
     void collect_some[T, How, Which](
+        Sums[T]&, const T* x, T* e, ptrdiff_t left, const Shared[T]&, How, Which, bint many
+    )
+    void collect_last[T, How, Which](
         Sums[T]&, const T* x, T* e, ptrdiff_t left, const Shared[T]&, How, Which, bint many
     )
     void max_some[T](vec[T]&, const T* x, ptrdiff_t left, int vecs)
@@ -283,6 +287,16 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         pair[T] mean
         bint ordinary
     void add_runs[T](Sums[T]&, const T* x, const T* v, ptrdiff_t left)
+    int few_vecs
+    void few_dots[T](OutputStage[T]&, ptrdiff_t n)
+    void few_turned[T](const OutputStage[T]&, ptrdiff_t n)
+    void map_some[T, Map](
+        const T* x, const T* v, T* y, Map, ptrdiff_t left, T scale, T middle, const pair[T]& factor,
+        const pair[T]& mean, const pair[T]& minus
+    )
+    void weigh_some[T, How](
+        Sums[T]&, pair[T]& run, const T* x, const T* v, T* y, ptrdiff_t left, const Shared[T]&, How, T scale, T middle
+    )
     void turn_some[T, Way](const T* y, const T* v, T* z, ptrdiff_t left, const pair[T]& mean, Way)
     void set_vjp[T](
         Vjp[T]&, const Sums[T]&, const Sums[T]& dot, const Shift[T]&, vec[T] scale, vec[T] middle, const Factor&

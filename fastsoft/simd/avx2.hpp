@@ -88,6 +88,8 @@ inline rf drop(mf m, rf a) { return _mm256_andnot_ps(m, a); }
 inline rd drop(md m, rd a) { return _mm256_andnot_pd(m, a); }
 inline bool any(mf m) { return _mm256_movemask_ps(m) != 0; }
 inline bool any(md m) { return _mm256_movemask_pd(m) != 0; }
+inline unsigned bits(mf m) { return _mm256_movemask_ps(m); }
+inline unsigned bits(md m) { return _mm256_movemask_pd(m); }
 inline rf choose(mf m, rf a, rf b) { return _mm256_blendv_ps(b, a, m); }
 inline rd choose(md m, rd a, rd b) { return _mm256_blendv_pd(b, a, m); }
 

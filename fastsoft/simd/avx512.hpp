@@ -84,6 +84,8 @@ inline rf drop(mf m, rf a) { return _mm512_maskz_mov_ps((mf)~m, a); }
 inline rd drop(md m, rd a) { return _mm512_maskz_mov_pd((md)~m, a); }
 inline bool any(mf m) { return m != 0; }
 inline bool any(md m) { return m != 0; }
+inline unsigned bits(mf m) { return m; }
+inline unsigned bits(md m) { return m; }
 inline rf choose(mf m, rf a, rf b) { return _mm512_mask_blend_ps(m, b, a); }
 inline rd choose(md m, rd a, rd b) { return _mm512_mask_blend_pd(m, b, a); }
 

@@ -379,6 +379,44 @@ struct Times {};
 struct DiagonalOf {};
 struct TargetSlope {};
 
+// The next `left` y, at most a bunch.
+template <int U, class T, class Map>
+INLINE void map_vecs(const T* from_x, const T* from_v, T* y, Map, ptrdiff_t left, T scale, T middle,
+                     const pair<T>& factor, const pair<T>& mean, const pair<T>& minus) {
+    const bool alone = std::is_same<Map, Times>::value || std::is_same<Map, DiagonalOf>::value;  // there may be no v
+    vec<T, U> x = load_some<U>(from_x, left, T(0));
+    const vec<T, U> v = alone ? x : load_some<U>(from_v, left, T(0));
+    if constexpr (std::is_same<Map, Turn>::value) x = turned(x, v, scale, mean, factor);
+    else if constexpr (std::is_same<Map, TurnOutput>::value) x = turned_output(x, v, mean);
+    else if constexpr (std::is_same<Map, Centre>::value) x = centred(v, scale, middle, mean);
+    else if constexpr (std::is_same<Map, LogTurn>::value) x = log_turned(x, v, factor, minus, middle);
+    else if constexpr (std::is_same<Map, Slope>::value) x = less_target(x, v, factor, middle);
+    else if constexpr (std::is_same<Map, Times>::value) x = multiplied(x, scale);
+    else if constexpr (std::is_same<Map, DiagonalOf>::value) x = own_slope(scaled(x, factor), middle);
+    else x = target_slope(x, v);
+    store(y, x, left);
+}
+template <class T, class Map>
+INLINE void map_some(const T* x, const T* v, T* y, Map what, ptrdiff_t left, T scale, T middle, const pair<T>& factor,
+                     const pair<T>& mean, const pair<T>& minus) {
+    if (together > 1 && left <= vec<T>::lanes) map_vecs<1>(x, v, y, what, left, scale, middle, factor, mean, minus);
+    else map_vecs<together>(x, v, y, what, left, scale, middle, factor, mean, minus);
+}
+// The terms of the next `left` logits, at most a bunch, to y; their sums, and those weighed by v.
+template <int U, class T, class How>
+INLINE void weigh_vecs(Sums<T>& a, pair<T>& run, const T* x, const T* v, T* y, ptrdiff_t left, const Shared<T>& s, How how, T scale, T middle) {
+    const vec<T, U> z = load_some<U>(x, left, -std::numeric_limits<T>::infinity());
+    const Term<T, U> e = shifted_term(z, s, how, Exact());
+    store(y, value(e), left);
+    collect_in_turn(a, e, z, s, Exact(), false);
+    add_weighed(run, e, weighed(load_some<U>(v, left, T(0)), scale, middle));
+}
+template <class T, class How>
+INLINE void weigh_some(Sums<T>& a, pair<T>& run, const T* x, const T* v, T* y, ptrdiff_t left, const Shared<T>& s, How how, T scale, T middle) {
+    if (together > 1 && left <= vec<T>::lanes) weigh_vecs<1>(a, run, x, v, y, left, s, how, scale, middle);
+    else weigh_vecs<together>(a, run, x, v, y, left, s, how, scale, middle);
+}
+
 template <class T> INLINE T loss_of(T hi, T lo) {
     const T loss = 0 - (hi + lo);
     return loss == loss ? loss : std::numeric_limits<T>::quiet_NaN();
@@ -395,6 +433,49 @@ template <class T> struct OutputStage {
     pair<T> mean;
     bool ordinary;
 };
+
+// The sums of a group's rows, and z, where a row has but few vecs: what a loop needs besides them would cost as much. Each
+// fetches what the next step asks for: z, or the next group, as a rule right after this one.
+const int few_vecs = 8;
+template <class T, int V = few_vecs> APART void few_dots(OutputStage<T>& s, ptrdiff_t n) {
+    const int lanes = vec<T>::lanes;
+    if constexpr (V > 1)
+        if (n <= (V - 1) * lanes) return few_dots<T, V - 1>(s, n);
+    const ptrdiff_t last = n - (V - 1) * lanes;
+    for (int r = 0; r < s.count; r++) {
+        const T *y = s.y[r], *v = s.v[r];
+        Sums<T> a;
+        vec<T> run;
+        begin_runs(a);
+#pragma GCC unroll 8
+        for (int j = 0; j < V; j++) {
+            const ptrdiff_t left = j == V - 1 ? last : lanes;
+            if (j % run_length == 0) run = fill(T(0));
+            prefetch_to_write(s.z[r] + j * lanes, 1);
+            run = mul_add(load(y + j * lanes, left, T(0)), load(v + j * lanes, left, T(0)), run);
+            if (j % run_length == run_length - 1 || j == V - 1) end_run(a, run);
+        }
+        s.dots[r] = a;
+    }
+}
+template <class T, int V = few_vecs> APART void few_turned(const OutputStage<T>& s, ptrdiff_t n) {
+    const int lanes = vec<T>::lanes;
+    if constexpr (V > 1)
+        if (n <= (V - 1) * lanes) return few_turned<T, V - 1>(s, n);
+    const ptrdiff_t last = n - (V - 1) * lanes, ahead = s.count * n;
+    for (int r = 0; r < s.count; r++) {
+        const T *y = s.y[r], *v = s.v[r];
+        T* z = s.z[r];
+        const pair<T> mean = of_row(s.mean, r);
+#pragma GCC unroll 8
+        for (int j = 0; j < V; j++) {
+            const ptrdiff_t left = j == V - 1 ? last : lanes;
+            prefetch(y + ahead + j * lanes, 1);
+            prefetch(v + ahead + j * lanes, 1);
+            store(z + j * lanes, turned_output(load(y + j * lanes, left, T(0)), load(v + j * lanes, left, T(0)), mean), left);
+        }
+    }
+}
 
 // What the passes over the rows of a group share; a pass goes over rows first .. last - 1.
 template <class T> struct Pass {

@@ -317,13 +317,22 @@ template <class T, class Which> constexpr int exp_vecs(T, Which) {
     return sizeof(T) == 4 && std::is_same<Which, All>::value ? together : exp_together;
 }
 // The terms of the `left` logits at x, at most so many vecs, added in turn; to e, unless that is null.
-template <class T, class How, class Which>
-INLINE void collect_some(Sums<T>& a, const T* x, T* e, ptrdiff_t left, const Shared<T>& s, How how, Which which, bool many) {
-    constexpr int U = exp_vecs(T(), Which());
+template <int U, class T, class How, class Which>
+INLINE void collect_vecs(Sums<T>& a, const T* x, T* e, ptrdiff_t left, const Shared<T>& s, How how, Which which, bool many) {
     const vec<T, U> v = load_some<U>(x, left, -std::numeric_limits<T>::infinity());
     const Term<T, U> w = shifted_term(v, s, how, which);
     if (e) store(e, value(w), left);
     collect_in_turn(a, w, v, s, which, many);
+}
+template <class T, class How, class Which>
+INLINE void collect_some(Sums<T>& a, const T* x, T* e, ptrdiff_t left, const Shared<T>& s, How how, Which which, bool many) {
+    collect_vecs<exp_vecs(T(), Which())>(a, x, e, left, s, how, which, many);
+}
+// The same at the end of a row, where one vec may do.
+template <class T, class How, class Which>
+INLINE void collect_last(Sums<T>& a, const T* x, T* e, ptrdiff_t left, const Shared<T>& s, How how, Which which, bool many) {
+    if (exp_vecs(T(), Which()) > 1 && left <= vec<T>::lanes) collect_vecs<1>(a, x, e, left, s, how, which, many);
+    else collect_some(a, x, e, left, s, how, which, many);
 }
 // The maximum of the next `left` elements at x, at most so many vecs, lane by lane.
 template <class T> INLINE void max_some(vec<T>& top, const T* x, ptrdiff_t left, int vecs) {

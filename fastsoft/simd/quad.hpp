@@ -64,6 +64,8 @@ inline rf drop(mf m, rf a) { return (rf)(~m & (mf)a); }
 inline rd drop(md m, rd a) { return (rd)(~m & (md)a); }
 inline bool any(mf m) { return ((md)m)[0] | ((md)m)[1]; }
 inline bool any(md m) { return m[0] | m[1]; }
+inline unsigned bits(mf m) { return (m[0] & 1) | (m[1] & 2) | (m[2] & 4) | (m[3] & 8); }
+inline unsigned bits(md m) { return (m[0] & 1) | (m[1] & 2); }
 inline rf choose(mf m, rf a, rf b) { return (rf)((m & (mf)a) | (~m & (mf)b)); }
 inline rd choose(md m, rd a, rd b) { return (rd)((m & (md)a) | (~m & (md)b)); }
 

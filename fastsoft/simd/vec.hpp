@@ -231,16 +231,14 @@ template <class S> INLINE void prefetch_to_write(S* p, int vecs) {
     for (int i = 0; i < vecs; i++) __builtin_prefetch((char*)p + 64 * i, 1, 3);
 }
 
-// How many lanes are set.
-template <class T> INLINE int lanes_of(mask<T> m) {
-    T a[vec<T>::lanes];
-    int n = 0;
-    if (any(m)) {
-        store(a, keep(m, fill(T(1))), (ptrdiff_t)vec<T>::lanes);
-        for (int i = 0; i < vec<T>::lanes; i++) n += a[i] != 0;
-    }
-    return n;
+// The lanes that are set, as bits; how many; and the first, if there is one.
+template <class T> INLINE unsigned bits(mask<T> m) {
+    unsigned b = 0;
+    for (int i = 0; i < vec<T>::regs; i++) b |= bits(m.r[i]) << i * vec<T>::width;
+    return b;
 }
+template <class T> INLINE int lanes_of(mask<T> m) { return any(m) ? __builtin_popcount(bits(m)) : 0; }
+template <class T> INLINE int first_lane(mask<T> m) { return __builtin_ctz(bits(m)); }
 
 #undef EACH
 #undef TV
