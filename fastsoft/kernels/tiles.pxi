@@ -40,13 +40,17 @@ cdef inline void tile_terms(
     const Ahead* ahead
 ) noexcept nogil:
     """exp(x_j - max) before it is rounded"""
-    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef Py_ssize_t j = 0, lanes = REGISTER // sizeof(floating), step = together * lanes
     cdef floating low = -INFINITY
     cdef Shared[floating] s = shared[0]
-    for j from 0 <= j < n by together:
+    while j < n:
         if ahead != NULL:
             fetch(ahead[0], j, together)
-        store_term(terms, shifted_term(load_bunch(x + j * lanes, (n - j) * lanes, low), s, how, which), j, n, which)
+        if j + together <= n:
+            store_term(terms, shifted_term(load_bunch(x + j * lanes, step, low), s, how, which), j, n, which)
+        else:
+            store_term(terms, shifted_term(load(x + j * lanes, lanes, low), s, how, which), j, n, which)
+        j += together
 
 
 cdef inline void tile_parts(

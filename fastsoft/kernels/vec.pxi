@@ -170,6 +170,7 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         pass
     bunch[T] value[T](const BunchTerm[T]&)
     BunchTerm[T] shifted_term[T, How, Which](bunch[T] x, const Shared[T]&, How, Which)
+    Term[T] shifted_term[T, How, Which](vec[T] x, const Shared[T]&, How, Which)
     void set_shift[T, How](Shift[T]&, vec[T] max, vec[T] nan, const Factor&, How)
     void set_largest[T, How](Shift[T]&, How)
     void begin[T, Which](Sums[T]&, Which)
@@ -206,6 +207,7 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     void merge[T](BunchSums[T]&, const BunchSums[T]&)
     Term[T] load_term[T, Which](const T* terms, ptrdiff_t j, ptrdiff_t n, Which)
     void store_term[T, Which](T* terms, const BunchTerm[T]&, ptrdiff_t j, ptrdiff_t n, Which)
+    void store_term[T, Which](T* terms, const Term[T]&, ptrdiff_t j, ptrdiff_t n, Which)
     void sum_of_tile[T, Which](const T* terms, const T* x, T* e, ptrdiff_t n, const Shared[T]&, Which, Sums[T]&)
     void fold[T](Sums[T]*, int count, All)
     void fold[T](Sums[T]*, int count, Others)

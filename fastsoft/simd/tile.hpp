@@ -133,12 +133,12 @@ template <class T, class Which> INLINE Term<T> load_term(const T* terms, ptrdiff
     const vec<T> rest = rests ? load(p + 2 * n * lanes, lanes, T(0)) : fill(T(-0.0));
     return {load(p, lanes, T(0)), load(p + n * lanes, lanes, T(0)), rest};
 }
-template <class T, class Which> INLINE void store_term(T* terms, const BunchTerm<T>& a, ptrdiff_t j, ptrdiff_t n, Which) {
-    const int lanes = vec<T>::lanes;
+template <class T, class Which, int U> INLINE void store_term(T* terms, const Term<T, U>& a, ptrdiff_t j, ptrdiff_t n, Which) {
+    const ptrdiff_t lanes = vec<T>::lanes, all = vec<T, U>::lanes;
     T* p = terms + j * lanes;
-    store(p, a.scale, (n - j) * lanes);
-    store(p + n * lanes, a.p, (n - j) * lanes);
-    if (has_rest<T, Which>) store(p + 2 * n * lanes, a.rest, (n - j) * lanes);
+    store(p, a.scale, all);
+    store(p + n * lanes, a.p, all);
+    if (has_rest<T, Which>) store(p + 2 * n * lanes, a.rest, all);
 }
 // The sum of those, of the logits in the tile at x; the exponentials go to e, which may be x, unless that is null. `i` and
 // `step`: of the classes i, i + step, ... alone. The order is that of a row by itself: what one lane of it would add up,
