@@ -2,6 +2,7 @@
 
 cdef enum:
     FILL = 16384  # bytes that are made in one go, in the first-level cache
+    FILL_AHEAD = 1024  # bytes by which memory is fetched before it is written
     FILL_STREAM = 33554432  # bytes of result from which it is written past the caches
     FILL_SHARES = 8  # for each thread, so that of one that comes late the others can take over
     ROWS_AT_ONCE = 1048576  # numbers that are kept of sigma and the diagonal
@@ -15,7 +16,8 @@ cdef inline vec[floating] entry(vec[floating] own, vec[floating] other, vec[floa
 
 
 cdef inline void fill_rows(
-    const floating* rows, Py_ssize_t n, Py_ssize_t start, Py_ssize_t stop, floating c, element* out, How how
+    const floating* rows, Py_ssize_t n, Py_ssize_t start, Py_ssize_t stop, floating c, element* out, How how,
+    Py_ssize_t ahead
 ) noexcept nogil:
     """Rows start .. stop of all matrices, one below the other, to out: -sigma_i sigma_j, and the diagonal; times c. All
     stores but the first of a row begin with a line, or half of one: those across two take twice as long."""
@@ -23,8 +25,12 @@ cdef inline void fill_rows(
     cdef Py_ssize_t i = start % n, end, j, left = (stop - start) * n
     cdef const floating* y = rows + start // n * 2 * n  # sigma and then the diagonal
     cdef floating zero = 0
+    cdef bint long_rows = n >= 4 * lanes
     cdef vec[floating] own, factor = fill(c)
     if not (floating is double and element is not double) and not (floating is float and element is double):
+        if n <= matrix_vecs * lanes:
+            few_entries(rows, n, start, stop, c, out, ahead)
+            return
         while left > 0:
             end = min(n, i + left // n)
             while i < end:
@@ -33,6 +39,11 @@ cdef inline void fill_rows(
                 if n >= lanes:
                     store(out, entry(own, load(y, lanes, zero), factor, how), lanes)
                     j = lanes - <Py_ssize_t> (<uintptr_t> out % bytes) // <Py_ssize_t> sizeof(element)
+                    while long_rows and j + 2 * lanes <= n:
+                        prefetch_to_write(<char*> (out + j) + ahead, 2)
+                        store(out + j, entry(own, load(y + j, lanes, zero), factor, how), lanes)
+                        store(out + j + lanes, entry(own, load(y + j + lanes, lanes, zero), factor, how), lanes)
+                        j += 2 * lanes
                     while j + lanes <= n:
                         store(out + j, entry(own, load(y + j, lanes, zero), factor, how), lanes)
                         j += lanes
@@ -59,17 +70,17 @@ cdef inline void fill_part(
     cdef bint same = (floating is float and element is float) or (floating is double and element is double)
     if not same or not stream_it or step == 0:
         if c == 1:
-            fill_rows(rows, n, start, stop, c, out + start * n, plain)
+            fill_rows(rows, n, start, stop, c, out + start * n, plain, FILL_AHEAD)
         else:
-            fill_rows(rows, n, start, stop, c, out + start * n, scaled)
+            fill_rows(rows, n, start, stop, c, out + start * n, scaled, FILL_AHEAD)
         leave(state)
         return
     for q from start <= q < stop by step:
         end = min(q + step, stop)
         if c == 1:
-            fill_rows(rows, n, q, end, c, piece, plain)
+            fill_rows(rows, n, q, end, c, piece, plain, 0)
         else:
-            fill_rows(rows, n, q, end, c, piece, scaled)
+            fill_rows(rows, n, q, end, c, piece, scaled, 0)
         block_stream(piece, <floating*> (out + q * n), (end - q) * n)
     fence()
     leave(state)

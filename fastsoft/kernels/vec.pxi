@@ -236,6 +236,8 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     void end_run[T](Sums[T]&, const pair[T]& run)
     void add_exactly[T](Sums[T]&, bunch[T])
     bint all_moderate[T](vec[T])
+    int matrix_vecs
+    void few_entries[T, S](const T* rows, ptrdiff_t n, ptrdiff_t start, ptrdiff_t stop, T c, S* out, ptrdiff_t ahead)
     bint all_finite[T](vec[T])
     bint is_finite[T](T)
     cppclass Rest[T]:

@@ -10,6 +10,7 @@ namespace fastsoft { namespace {
 // A run of run_length vecs is added as it comes, and the runs without loss: the error stays below 2 ulp of the largest
 // factor however long the row is. `ties` is not used. What goes over products alone takes several runs at a time.
 const int run_length = 2, product_vecs = 2 * run_length;
+const int few_vecs = 8;  // up to which rows are unrolled
 template <class T> INLINE void begin_runs(Sums<T>& a) { a.hi = a.lo = a.ties = fill(T(0)); }
 template <class T, int U> INLINE void add_products(vec<T>& run, vec<T, U> a, vec<T, U> b) {
     for (int k = 0; k < U; k++) run = mul_add(part(a, k), part(b, k), run);
@@ -365,6 +366,42 @@ template <class T, int U> INLINE vec<T, U> target_slope(vec<T, U> z, vec<T, U> t
 }
 
 
+// Rows start .. stop of Jacobians, one below the other, of few vecs a row: -sigma_i sigma_j and the diagonal, times c.
+// `rows` holds sigma and the diagonal of each; `ahead` says by how many bytes memory is fetched before it is written.
+const int matrix_vecs = together > 1 ? few_vecs : 1;  // up to which a row is unrolled: its last vec is stored in part
+template <class T, class S, int V = matrix_vecs>
+APART void few_entries(const T* rows, ptrdiff_t n, ptrdiff_t start, ptrdiff_t stop, T c, S* out, ptrdiff_t ahead) {
+    const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes;
+    if constexpr (V > 1)
+        if (last <= 0) return few_entries<T, S, V - 1>(rows, n, start, stop, c, out, ahead);
+    const vec<T> zero = fill(T(0));
+    T number[V * lanes];
+    for (int j = 0; j < V * lanes; j++) number[j] = j;
+    const T* y = rows + start / n * 2 * n;
+    ptrdiff_t i = start % n, left = stop - start;
+    while (left > 0) {
+        vec<T> minus[V], own[V];
+#pragma GCC unroll 8
+        for (int k = 0; k < V; k++) {
+            minus[k] = zero - load(y + k * lanes, k < V - 1 ? lanes : last, T(0));
+            own[k] = load(y + n + k * lanes, k < V - 1 ? lanes : last, T(0)) * fill(c);
+        }
+        for (; i < n && left > 0; i++, left--, out += n) {
+            const vec<T> sigma = fill(y[i]), here = fill(number[i]);
+            prefetch_to_write((char*)out + ahead, V);
+#pragma GCC unroll 8
+            for (int k = 0; k < V; k++) {
+                vec<T> e = mul_add(minus[k], sigma, zero);
+                if (c != 1) e = e * fill(c);
+                const mask<T> diagonal = equal(load(number + k * lanes, lanes, T(0)), here);
+                store(out + k * lanes, choose(diagonal, own[k], e), k < V - 1 ? lanes : last);
+            }
+        }
+        i = 0;
+        y += 2 * n;
+    }
+}
+
 // Which pass: kernels/gradients.pxi says what each does.
 struct Product {};
 struct Dot {};
@@ -436,7 +473,6 @@ template <class T> struct OutputStage {
 
 // The sums of a group's rows, and z, where a row has but few vecs: what a loop needs besides them would cost as much. Each
 // fetches what the next step asks for: z, or the next group, as a rule right after this one.
-const int few_vecs = 8;
 template <class T, int V = few_vecs> APART void few_dots(OutputStage<T>& s, ptrdiff_t n) {
     const int lanes = vec<T>::lanes;
     if constexpr (V > 1)
