@@ -7,13 +7,16 @@ The axis is None, all axes together, unless it is given; `logsumexp` takes weigh
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .. import api
+from .. import _validate, api
+from .._run import lazy, quiet
 
+Array = np.ndarray[Any, Any]
 Axis = int | tuple[int, ...] | None
 
 __all__ = ["log_softmax", "logsumexp", "softmax"]
@@ -82,28 +85,65 @@ def logsumexp(
     sign : numpy.ndarray or NumPy scalar
         1, -1 or 0; only with ``return_sign=True``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As in `fastsoft.logsumexp`; also for `b`, which must broadcast against `a`. With weights Dask arrays are
+        refused.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `fastsoft.logsumexp`; also for `b`, which must broadcast against `a`. Dask arrays go without weights.
+
     Notes
     -----
     With weights the result is log sum_j exp(a_j) + log abs(sum_j b_j sigma_j), sigma = softmax(a), both sums over the
-    entries of which the weight is not 0. So the error is that of `fastsoft.logsumexp` and of a plain sum of products,
-    which may cancel.
+    entries of which the weight is not 0, in float64, and rounded once. Weights of equal a_j are added up first, so that
+    what cancels there hides nothing. Where terms of different a_j cancel, digits are lost: the error of the sum is
+    relative to sum_j abs(b_j) exp(a_j).
     """
     if b is None:
-        y = api.logsumexp(a, axis, keepdims=keepdims)[()]
+        x = a if lazy(a) else _validate.array(a, "a", ".data and b=~a.mask")
+        y = api.logsumexp(x, axis, keepdims=keepdims)[()]
         return (y, np.where(np.isnan(y), y, y > -np.inf).astype(y.dtype)[()]) if return_sign else y
-    a, weight = np.broadcast_arrays(a, b)
-    dtype = np.result_type(a, weight)
-    dtype = dtype if dtype.kind == "f" else np.dtype(np.float64)
-    a, weight, used = a.astype(dtype), weight.astype(dtype), weight != 0
-    size = api.logsumexp(a, axis, where=used, keepdims=True)
-    with np.errstate(all="ignore"):
-        share = api.softmax(a, axis, where=used, empty="zero")
-        share = np.where(size == np.inf, np.where(used & (a == np.inf), np.inf, 0), share)
-        total = np.where(used, weight * share, 0).sum(axis, keepdims=True)
-        y, sign = size + np.log(np.abs(total)), np.sign(total)
+    x, weight = _validate.array(a, "a"), _validate.array(b, "b")
+    shape = _validate.common_shape(x.shape, weight.shape, ("a", "b")) or (1,)
+    axes = _validate.axes(axis, len(shape))
+    dtype = np.result_type(*(z if isinstance(z, (int, float)) else np.asarray(z) for z in (a, b)))
+    order = (*(d for d in range(len(shape)) if d not in axes), *axes)
+    n = math.prod(shape[d] for d in axes)
+    kept = tuple(1 if d in axes else size for d, size in enumerate(shape) if keepdims or d not in axes)
+    with quiet():
+        wide = (np.broadcast_to(z.astype(np.float64), shape).transpose(order) for z in (x, weight))
+        y, sign = _weighted(*(z.reshape(math.prod(kept), n) for z in wide))
         y = y if return_sign else np.where(sign < 0, np.nan, y)
-    if not keepdims:
-        axes = tuple(range(a.ndim)) if axis is None else axis
-        y, sign = y.squeeze(axes), sign.squeeze(axes)
-    y, sign = y.astype(dtype)[()], sign.astype(dtype)[()]
+        kind = np.float64 if dtype.kind in "biu" else dtype
+        y, sign = (z.reshape(kept).astype(kind)[()] for z in (y, sign))
     return (y, sign) if return_sign else y
+
+
+def _weighted(a: Array, b: Array) -> tuple[Array, Array]:
+    """log abs(sum b exp(a)) of each row, and the sign of the sum."""
+    if (b < 0).any():
+        a, b = _gathered(a, b)
+    far = np.frexp(b)[1]  # what is huge or tiny of a weight goes into its exponential, lest its share underflow
+    far = np.where(np.abs(far) > 100, far, 0)
+    a, b = a + far * math.log(2), np.ldexp(b, -far)
+    used = b != 0
+    size = api.logsumexp(a, where=used)
+    share = api.softmax(a, where=used, empty="zero")
+    share = np.where(size[:, None] == np.inf, np.where(used & (a == np.inf), np.inf, 0), share)
+    total = np.where(used, b * share, 0).sum(-1)
+    return size + np.log(np.abs(total)), np.sign(total)
+
+
+def _gathered(a: Array, b: Array) -> tuple[Array, Array]:
+    """The rows sorted, with the weights of equal numbers in the first of them, and 0 in the others."""
+    order = np.argsort(a, -1)
+    a, b = (np.take_along_axis(z, order, -1) for z in (a, b))
+    first = np.ones(a.shape, np.bool_)
+    first[:, 1:] = (a[:, 1:] != a[:, :-1]) | ~np.isfinite(a[:, 1:])  # inf - inf is not 0
+    weight = np.zeros(a.shape)
+    weight[first] = np.bincount(np.cumsum(first) - 1, b.ravel())
+    return a, weight
