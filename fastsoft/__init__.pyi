@@ -350,6 +350,7 @@ def softmax_vjp_zeros(
 class SoftmaxJacobian(Generic[_F]):
     shape: tuple[int, ...]
     dtype: np.dtype[_F]
+    __array_ufunc__: None
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     @overload
     def __init__(self, x: NDArray[_F], axis: _Axis = -1) -> None: ...

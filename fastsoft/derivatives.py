@@ -512,8 +512,8 @@ class SoftmaxJacobian:
     Notes
     -----
     ``J @ v`` takes vectors, of shape (..., n), where `v` has no more axes than `x`, else blocks of vectors, of shape
-    (..., n, k), as in `numpy.matmul`. J is symmetric: `rmatvec` is `matvec`. Where `x` has one axis it is what
-    `scipy.sparse.linalg.aslinearoperator` takes. `solve` is the natural gradient of a categorical distribution [1]_.
+    (..., n, k), as in `numpy.matmul`; ``v @ J`` vectors, or blocks of shape (..., k, n). J is symmetric: `rmatvec` is
+    `matvec`. Where `x` has one axis it is what `scipy.sparse.linalg.aslinearoperator` takes. `solve` is the natural gradient of a categorical distribution [1]_.
 
     References
     ----------
@@ -529,6 +529,7 @@ class SoftmaxJacobian:
     array([ 0.5, -0.5])
     """
 
+    __array_ufunc__ = None  # array @ J is for J to compute, not for NumPy, which would take it for an object in 0-d
     __class_getitem__: Any = classmethod(GenericAlias)  # for annotations: SoftmaxJacobian[np.float32]
 
     def __init__(self, x: npt.ArrayLike, axis: int = -1) -> None:
@@ -541,11 +542,13 @@ class SoftmaxJacobian:
     def __repr__(self) -> str:
         return f"SoftmaxJacobian(shape={self.shape}, dtype={self.dtype})"
 
-    def _checked(self, v: object, name: str) -> Array:
+    def _checked(self, v: object, name: str, rows: bool = False) -> Array:
+        """`v`, which holds vectors, or blocks of them: as columns, or as `rows`."""
         w = _validate.array(v, name)
         n = self.shape[-1]
-        if w.ndim == 0 or w.shape[-1 if w.ndim <= self._x.ndim else -2] != n:
-            raise ValueError(f"{name} must have {n} classes, in shape (..., {n}) or (..., {n}, k), got {w.shape}")
+        if w.ndim == 0 or w.shape[-1 if rows or w.ndim <= self._x.ndim else -2] != n:
+            blocks = f"(..., k, {n})" if rows else f"(..., {n}, k)"
+            raise ValueError(f"{name} must have {n} classes, in shape (..., {n}) or {blocks}, got {w.shape}")
         return w
 
     def __matmul__(self, v: npt.ArrayLike) -> Array:
@@ -555,25 +558,74 @@ class SoftmaxJacobian:
             return softmax_jvp(self._x, w)
         return np.ascontiguousarray(softmax_jvp(self._x[..., None], w, -2))
 
-    __rmatmul__ = __matmul__  # of vectors; J is symmetric
+    def __rmatmul__(self, v: npt.ArrayLike) -> Array:
+        """v J, which is J v, J being symmetric; a block has its vectors as rows."""
+        w = self._checked(v, "v", rows=True)
+        return softmax_jvp(self._x if w.ndim <= self._x.ndim else self._x[..., None, :], w)
 
     def matvec(self, v: npt.ArrayLike) -> Array:
-        """J v, of a vector (n,) or a column (n, 1)."""
+        """J v, the product with a vector; also under the name `rmatvec`, J being symmetric.
+
+        Parameters
+        ----------
+        v : array_like
+            Of shape (..., n), or with one axis of logits a column (n, 1); of the dtypes that `softmax_vjp` takes.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of the shape of the logits and `v` together, in their common dtype.
+
+        Raises
+        ------
+        TypeError
+            A dtype or type that is not allowed; a masked array.
+        ValueError
+            Another number of classes than n, or a shape that does not broadcast.
+        """
         return self @ v
 
     def matmat(self, v: npt.ArrayLike) -> Array:
-        """J V, of a block of vectors (n, k)."""
+        """J V, the product with a block of vectors; also under the name `rmatmat`, J being symmetric.
+
+        Parameters
+        ----------
+        v : array_like
+            Of shape (..., n, k), a vector in each column; of the dtypes that `softmax_vjp` takes.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of the shape of `v`, and of the batch axes together, in the common dtype of the logits and `v`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `matvec`.
+        """
         return self @ v
 
     rmatvec = matvec
     rmatmat = matmat
 
     def diagonal(self) -> Array:
-        """sigma_i (1 - sigma_i)"""
+        """Diagonal of J: sigma_i (1 - sigma_i).
+
+        Returns
+        -------
+        numpy.ndarray
+            Of shape (..., n), as `softmax_jacobian_diagonal` gives it.
+        """
         return softmax_jacobian_diagonal(self._x)
 
     def toarray(self) -> Array:
-        """The dense matrices, as `softmax_jacobian` gives them."""
+        """The dense matrices: J_ij = sigma_i (1[i = j] - sigma_j).
+
+        Returns
+        -------
+        numpy.ndarray
+            Of shape (..., n, n), as `softmax_jacobian` gives it.
+        """
         return softmax_jacobian(self._x)
 
     def solve(self, w: npt.ArrayLike) -> Array:
@@ -588,7 +640,12 @@ class SoftmaxJacobian:
         -------
         numpy.ndarray
             The shortest u for which J u is nearest to w. J maps the ones vector to 0, and nothing else, so u is
-            (w - mean w) / sigma without its mean.
+            (w - mean w) / sigma without its mean. Computed in float64, without an error bound.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `matvec`.
         """
         b = self._checked(w, "w")
         vectors = b.ndim <= self._x.ndim

@@ -602,12 +602,33 @@ def test_operator_of_a_batch_of_vectors(isa: str) -> None:
     assert_same_bits(fastsoft.SoftmaxJacobian(x) @ v, fastsoft.softmax_jvp(x, v))
 
 
+@pytest.mark.parametrize("shape", [(7,), (3, 7)])
+def test_array_times_operator(isa: str, shape: tuple[int, ...]) -> None:
+    """v J is J v; a block before J has its vectors as rows, also where it is square. Lists do as well."""
+    operator = fastsoft.SoftmaxJacobian(logits(shape, "float64", largest=3))
+    for v in logits((7,), "float64", 1), logits(shape, "float64", 2):
+        assert_same_bits(v @ operator, operator @ v)
+        assert_same_bits(v.tolist() @ operator, operator @ v)
+    for k in (1, 4, 7):
+        rows = logits((*shape[:-1], k, 7), "float64", 3)
+        got = rows @ operator
+        assert got.shape == rows.shape
+        for i in range(k):
+            assert_same_bits(np.ascontiguousarray(got[..., i, :]), operator @ np.ascontiguousarray(rows[..., i, :]))
+    with pytest.raises(TypeError):
+        rows * operator
+
+
 def test_operator_refuses() -> None:
     """Vectors of another length, masked ones, axes that are not there."""
     operator = fastsoft.SoftmaxJacobian(np.zeros(3))
+    with pytest.raises(ValueError, match=r"3 classes, in shape \(\.\.\., 3\) or \(\.\.\., k, 3\), got \(3, 2\)"):
+        np.zeros((3, 2)) @ operator
     for wrong in (np.zeros(4), np.zeros((4, 2)), np.zeros(())):
         with pytest.raises(ValueError):
             operator @ wrong
+        with pytest.raises(ValueError):
+            wrong @ operator
         with pytest.raises(ValueError):
             operator.solve(wrong)
     with pytest.raises(TypeError):
