@@ -17,6 +17,7 @@ lint:
 
 docs:  # the pages, in docs/_build/index.html, and what their code blocks say; with the group `docs` installed
 	$(PYTHON) -m sphinx -W --keep-going -b html docs docs/_build
+	$(PYTHON) tools/check_links.py docs/_build
 	$(PYTHON) -m pytest --doctest-glob="*.rst" docs/*.rst
 
 wheel:  # and the sdist that it is built from

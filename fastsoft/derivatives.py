@@ -513,7 +513,8 @@ class SoftmaxJacobian:
     -----
     ``J @ v`` takes vectors, of shape (..., n), where `v` has no more axes than `x`, else blocks of vectors, of shape
     (..., n, k), as in `numpy.matmul`; ``v @ J`` vectors, or blocks of shape (..., k, n). J is symmetric: `rmatvec` is
-    `matvec`. Where `x` has one axis it is what `scipy.sparse.linalg.aslinearoperator` takes. `solve` is the natural gradient of a categorical distribution [1]_.
+    `matvec`. Where `x` has one axis it is what `scipy.sparse.linalg.aslinearoperator` takes. `solve` is the natural
+    gradient of a categorical distribution [1]_.
 
     References
     ----------
