@@ -15,10 +15,11 @@ bench:
 lint:
 	ruff check . && cython-lint fastsoft && mypy && basedpyright && codespell
 
-docs:  # the pages, in docs/_build/index.html, and what their code blocks say; with the group `docs` installed
+docs:  # the pages, in docs/_build/index.html, what their code blocks say, and docstrings; with the group `docs` installed
 	$(PYTHON) -m sphinx -W --keep-going -b html docs docs/_build
 	$(PYTHON) tools/check_links.py docs/_build
 	$(PYTHON) -m pytest --doctest-glob="*.rst" docs/*.rst
+	$(PYTHON) -m pytest --noconftest tests/test_docstrings.py
 
 wheel:  # and the sdist that it is built from
 	$(PYTHON) -m build && twine check --strict dist/*

@@ -16,7 +16,14 @@ def version() -> str:
 
 
 def show_config() -> None:
-    """Print the version, the instruction sets built and chosen, OpenMP, and the number of threads."""
+    """Print the version, the instruction sets built and chosen, OpenMP, and the number of threads.
+
+    Examples
+    --------
+    >>> import fastsoft
+    >>> fastsoft.show_config()  # doctest: +ELLIPSIS
+    fastsoft ...
+    """
     openmp = _machine.openmp()
     print(f"fastsoft {version()}")
     print(f"instruction sets: built {', '.join(_dispatch.built())}; this CPU runs {', '.join(_dispatch.available())}")

@@ -103,6 +103,13 @@ def get_num_threads() -> int:
     int
         Of `num_threads` in this thread, else of `set_num_threads`, else the default: ``FASTSOFT_NUM_THREADS``,
         else ``OMP_NUM_THREADS``, else the smallest of CPU affinity, cgroup quota and physical cores.
+
+    Examples
+    --------
+    >>> import fastsoft
+    >>> fastsoft.set_num_threads(2)
+    >>> fastsoft.get_num_threads()
+    2
     """
     global _default
     if _serial:
@@ -128,6 +135,11 @@ def set_num_threads(n: int) -> None:
     ------
     TypeError, ValueError
         `n` is not an int, or not in that range.
+
+    Examples
+    --------
+    >>> import fastsoft
+    >>> fastsoft.set_num_threads(2)
     """
     global _global
     _global = checked(n, "n")
@@ -142,10 +154,22 @@ def num_threads(n: int) -> Iterator[None]:
     n : int
         From 1 to 4096.
 
+    Yields
+    ------
+    None
+        The number that was set before counts again when the block ends.
+
     Raises
     ------
     TypeError, ValueError
         `n` is not an int, or not in that range.
+
+    Examples
+    --------
+    >>> import fastsoft
+    >>> with fastsoft.num_threads(1):
+    ...     fastsoft.get_num_threads()
+    1
     """
     count, before = checked(n, "n"), _local.count
     _local.count = count
@@ -167,7 +191,7 @@ _paused = False
 
 
 def _before_fork() -> None:
-    """End the workers: a child that found them gone would wait for them for good (pytorch#17199)."""
+    """End the workers: a child that found them gone would wait for them for good (as PyTorch's did)."""
     global _paused
     _paused = _machine.openmp() == 0 or _machine.pause_openmp()
     kernels.before_fork()

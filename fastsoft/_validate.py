@@ -25,12 +25,28 @@ LARGE = 1 << 24  # bytes from which a result has memory of its own, beyond the h
 class SingularGradientError(ValueError):
     """With ``singular="raise"``: a gradient -t/z has poles, z being 0 where t is not.
 
+    Parameters
+    ----------
+    count : int
+        How many there are.
+    first : tuple of int
+        The index of the first.
+
     Attributes
     ----------
     count : int
         How many there are.
     first : tuple of int
         The index of the first.
+
+    Examples
+    --------
+    >>> import numpy as np, fastsoft
+    >>> try:
+    ...     fastsoft.cross_entropy_grad(np.array([0.5, 0.0]), np.array([0.0, 1.0]))
+    ... except fastsoft.SingularGradientError as error:
+    ...     error.count, error.first
+    (1, (1,))
     """
 
     def __init__(self, count: int, first: tuple[int, ...]) -> None:
@@ -46,12 +62,30 @@ class SingularGradientError(ValueError):
 class EmptyRowError(ValueError):
     """With ``empty="raise"``: a row holds nothing, being all -inf or all masked.
 
+    Parameters
+    ----------
+    count : int
+        How many such rows there are.
+    first : tuple of int
+        The index of the first, over the batch axes.
+    name : str, default "x"
+        The argument that has them.
+
     Attributes
     ----------
     count : int
         How many such rows there are.
     first : tuple of int
         The index of the first, over the batch axes.
+
+    Examples
+    --------
+    >>> import numpy as np, fastsoft
+    >>> try:
+    ...     fastsoft.softmax(np.array([[0.0, 1.0], [-np.inf, -np.inf]]), empty="raise")
+    ... except fastsoft.EmptyRowError as error:
+    ...     error.count, error.first
+    (1, (1,))
     """
 
     def __init__(self, count: int, first: tuple[int, ...], name: str = "x") -> None:

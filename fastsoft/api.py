@@ -54,7 +54,8 @@ def softmax(
     Returns
     -------
     numpy.ndarray
-        Probabilities of the shape of `x`. A row that holds a NaN or +inf is NaN.
+        Probabilities of the shape and dtype of `x`. A row that holds a NaN or +inf is NaN. Dask arrays give a Dask
+        array, lazily.
 
     Raises
     ------
@@ -124,7 +125,8 @@ def log_softmax(
     Returns
     -------
     numpy.ndarray
-        Log-probabilities of the shape of `x`. A row that holds a NaN or +inf is NaN.
+        Log-probabilities of the shape and dtype of `x`. A row that holds a NaN or +inf is NaN. Dask arrays give a
+        Dask array, lazily.
 
     Raises
     ------
@@ -174,8 +176,8 @@ def logsumexp(
     Parameters
     ----------
     x : array_like
-        float16, bfloat16 (``ml_dtypes``), float32 or float64, of any strides; integers and bool are widened to
-        float64 first. Never written to.
+        Logits: float16, bfloat16 (``ml_dtypes``), float32 or float64, of any strides; integers and bool are
+        widened to float64 first. Never written to.
     axis : int, tuple of int or None, default -1
         The axis, or axes together, that are summed; None: all.
     keepdims : bool, default False
@@ -190,8 +192,8 @@ def logsumexp(
     Returns
     -------
     numpy.ndarray
-        Of the shape of `x` without `axis`. A row that holds nothing (all -inf, or all masked) gives -inf; one with
-        a NaN gives NaN, else one with +inf gives +inf.
+        Of the shape of `x` without `axis`, and of its dtype. A row that holds nothing (all -inf, or all masked) gives
+        -inf; one with a NaN gives NaN, else one with +inf gives +inf. Dask arrays give a Dask array, lazily.
 
     Raises
     ------

@@ -57,7 +57,8 @@ def softmax_jacobian(
     Returns
     -------
     numpy.ndarray
-        Of shape (..., n, n): the batch axes in their order, then twice the classes. Symmetric bit for bit.
+        Of shape (..., n, n): the batch axes in their order, then twice the classes; of the dtype of `x`. Symmetric
+        bit for bit. Dask arrays give a Dask array, lazily, and must have each row in one chunk.
 
     Raises
     ------
@@ -147,7 +148,7 @@ def softmax_jacobian_diagonal(
     Returns
     -------
     numpy.ndarray
-        Of the shape of `x`.
+        Of the shape and dtype of `x`. Dask arrays give a Dask array, lazily.
 
     Raises
     ------
@@ -156,7 +157,12 @@ def softmax_jacobian_diagonal(
 
     Notes
     -----
-    The error is at most 6 ulp, also where sigma_i is near 1, for there it is sigma_i sum_{j != i} sigma_j.
+    The error is at most 6 ulp in float32 and float64, and 0.51 in float16 and bfloat16, also where sigma_i is near 1,
+    for there it is sigma_i sum_{j != i} sigma_j. These are the variances of the categorical distribution [1]_.
+
+    References
+    ----------
+    .. [1] A. F. T. Martins and R. F. Astudillo, "From Softmax to Sparsemax", ICML 2016, section 2.5.
 
     Examples
     --------
@@ -202,7 +208,8 @@ def softmax_vjp(
     Returns
     -------
     numpy.ndarray
-        The gradient by the logits, of the shape of `x` and `v` together.
+        The gradient by the logits, of the shape and dtype of `x` and `v` together. Dask arrays give a Dask array,
+        lazily.
 
     Raises
     ------
@@ -246,14 +253,14 @@ def softmax_jvp(
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> Array:
-    """Jacobian-vector product of softmax: J u; J being symmetric, `softmax_vjp` of the tangent.
+    """Jacobian-vector product of softmax: (J u)_i = sigma_i (u_i - u . sigma) / T, sigma = softmax(x / T).
 
     Parameters
     ----------
     x : array_like
         Logits, as in `softmax_vjp`.
     u : array_like
-        The tangent (a direction of the logits).
+        The tangent (a direction of the logits); broadcasts against `x`.
     axis : int, default -1
         The axis that holds the classes.
     temperature : float, default 1.0
@@ -266,12 +273,21 @@ def softmax_jvp(
     Returns
     -------
     numpy.ndarray
-        The change of the probabilities, of the shape of `x` and `u` together.
+        The change of the probabilities, of the shape and dtype of `x` and `u` together. Dask arrays give a Dask
+        array, lazily.
 
     Raises
     ------
     TypeError, ValueError
         As in `softmax_vjp`.
+
+    Notes
+    -----
+    J being symmetric, it is `softmax_vjp` of the tangent [1]_, with the same error.
+
+    References
+    ----------
+    .. [1] A. F. T. Martins and R. F. Astudillo, "From Softmax to Sparsemax", ICML 2016, section 2.5.
 
     Examples
     --------
@@ -299,7 +315,7 @@ def softmax_vjp_from_output(
     Parameters
     ----------
     y : array_like
-        Probabilities, of the types that `softmax_vjp` takes.
+        Probabilities, of the dtypes that `softmax_vjp` takes.
     v : array_like
         The cotangent; broadcasts against `y`.
     axis : int, default -1
@@ -312,7 +328,8 @@ def softmax_vjp_from_output(
     Returns
     -------
     numpy.ndarray
-        The gradient by the logits, of the shape of `y` and `v` together.
+        The gradient by the logits, of the shape and dtype of `y` and `v` together. Dask arrays give a Dask array,
+        lazily.
 
     Raises
     ------
@@ -321,7 +338,13 @@ def softmax_vjp_from_output(
 
     Notes
     -----
-    The sum does not lose digits, but where `y` was rounded to 1 the difference to 1 is gone; `softmax_vjp` has it.
+    The error is at most 4 ulp of y_i max_j abs(v_j) in float32 and float64, and 1 in float16 and bfloat16, for the `y`
+    that is given: where it was rounded to 1 the difference to 1 is gone; `softmax_vjp` has it. The formula is that of
+    the Jacobian in terms of its output [1]_.
+
+    References
+    ----------
+    .. [1] A. F. T. Martins and R. F. Astudillo, "From Softmax to Sparsemax", ICML 2016, section 2.5.
 
     Examples
     --------
@@ -367,7 +390,8 @@ def log_softmax_vjp(
     Returns
     -------
     numpy.ndarray
-        The gradient by the logits, of the shape of `x` and `g` together.
+        The gradient by the logits, of the shape and dtype of `x` and `g` together. Dask arrays give a Dask array,
+        lazily.
 
     Raises
     ------
@@ -376,8 +400,14 @@ def log_softmax_vjp(
 
     Notes
     -----
-    For the largest class m it is g_m sum_{j != m} sigma_j - sigma_m sum_{j != m} g_j, which does not cancel where
-    sigma_m is near 1.
+    The Jacobian of log_softmax is 1[i = j] - sigma_j [1]_. For the largest class m the product is
+    g_m sum_{j != m} sigma_j - sigma_m sum_{j != m} g_j, which does not cancel where sigma_m is near 1. The error is at
+    most 4 ulp of the largest of abs(g_i), sigma_i abs(sum_j g_j) and sigma_i max_j abs(g_j) in float32 and float64, and
+    1 in float16 and bfloat16.
+
+    References
+    ----------
+    .. [1] C. M. Bishop, "Pattern Recognition and Machine Learning", Springer, 2006, section 4.3.4.
 
     Examples
     --------
@@ -405,7 +435,7 @@ def log_softmax_vjp_from_output(
     Parameters
     ----------
     y : array_like
-        Log-probabilities, of the types that `softmax_vjp` takes; numbers above 0 have no meaning.
+        Log-probabilities, of the dtypes that `softmax_vjp` takes; numbers above 0 have no meaning.
     g : array_like
         The cotangent; broadcasts against `y`.
     axis : int, default -1
@@ -418,12 +448,22 @@ def log_softmax_vjp_from_output(
     Returns
     -------
     numpy.ndarray
-        The gradient by the logits, of the shape of `y` and `g` together.
+        The gradient by the logits, of the shape and dtype of `y` and `g` together. Dask arrays give a Dask array,
+        lazily.
 
     Raises
     ------
     TypeError, ValueError
         As in `softmax_vjp`.
+
+    Notes
+    -----
+    The Jacobian of log_softmax is 1[i = j] - sigma_j [1]_, with sigma = exp(y). The error is within the bounds of
+    `log_softmax_vjp`, for the `y` that is given.
+
+    References
+    ----------
+    .. [1] C. M. Bishop, "Pattern Recognition and Machine Learning", Springer, 2006, section 4.3.4.
 
     Examples
     --------
@@ -450,22 +490,27 @@ def softmax_vjp_zeros(x: npt.ArrayLike, v: npt.ArrayLike, axis: int = -1, *, tol
     axis : int, default -1
         The axis that holds the classes.
     tol : float, optional
-        abs(v_i - v . sigma) up to tol max_j abs(v_j) counts as 0. Default: 4 times the rounding unit of the type
-        that is computed in, which is what the difference may be off.
+        At least 0: abs(v_i - v . sigma) up to tol max_j abs(v_j) counts as 0. Default: 4 times the rounding unit of
+        the type that is computed in, which is what the difference may be off.
 
     Returns
     -------
     numpy.ndarray
-        Booleans of the shape of `x` and `v` together.
+        Booleans of the shape of `x` and `v` together. Dask arrays give a Dask array, lazily.
 
     Raises
     ------
     TypeError, ValueError
-        As in `softmax_vjp`; a `tol` that is not a finite number of at least 0.
+        As in `softmax_vjp`; also for a `tol` that is not a finite number of at least 0.
 
     Notes
     -----
-    There the gradient -t/z of a cross-entropy of z is not computable, see `cross_entropy_grad`.
+    It follows from z_i = sigma_i (v_i - v . sigma) [1]_. There the gradient -t/z of a cross-entropy of z is not
+    computable, see `cross_entropy_grad`.
+
+    References
+    ----------
+    .. [1] A. F. T. Martins and R. F. Astudillo, "From Softmax to Sparsemax", ICML 2016, section 2.5.
 
     Examples
     --------
@@ -583,6 +628,12 @@ class SoftmaxJacobian:
             A dtype or type that is not allowed; a masked array.
         ValueError
             Another number of classes than n, or a shape that does not broadcast.
+
+        Examples
+        --------
+        >>> import numpy as np, fastsoft
+        >>> fastsoft.SoftmaxJacobian(np.zeros(2)).matvec([1.0, 0.0])
+        array([ 0.25, -0.25])
         """
         return self @ v
 
@@ -603,6 +654,13 @@ class SoftmaxJacobian:
         ------
         TypeError, ValueError
             As in `matvec`.
+
+        Examples
+        --------
+        >>> import numpy as np, fastsoft
+        >>> fastsoft.SoftmaxJacobian(np.zeros(2)).matmat([[1.0, 0.0], [0.0, 2.0]])
+        array([[ 0.25, -0.5 ],
+               [-0.25,  0.5 ]])
         """
         return self @ v
 
@@ -616,6 +674,12 @@ class SoftmaxJacobian:
         -------
         numpy.ndarray
             Of shape (..., n), as `softmax_jacobian_diagonal` gives it.
+
+        Examples
+        --------
+        >>> import numpy as np, fastsoft
+        >>> fastsoft.SoftmaxJacobian(np.zeros(2)).diagonal()
+        array([0.25, 0.25])
         """
         return softmax_jacobian_diagonal(self._x)
 
@@ -626,27 +690,44 @@ class SoftmaxJacobian:
         -------
         numpy.ndarray
             Of shape (..., n, n), as `softmax_jacobian` gives it.
+
+        Examples
+        --------
+        >>> import numpy as np, fastsoft
+        >>> fastsoft.SoftmaxJacobian(np.zeros(2)).toarray()
+        array([[ 0.25, -0.25],
+               [-0.25,  0.25]])
         """
         return softmax_jacobian(self._x)
 
     def solve(self, w: npt.ArrayLike) -> Array:
-        """The pseudo-inverse of J applied to w, in O(n).
+        """The pseudo-inverse of J applied to w: (w - mean w) / sigma, less its own mean; in O(n).
 
         Parameters
         ----------
         w : array_like
-            Vectors or blocks of vectors, as for ``@``.
+            Vectors or blocks of vectors, of the shapes and dtypes that ``@`` takes.
 
         Returns
         -------
         numpy.ndarray
-            The shortest u for which J u is nearest to w. J maps the ones vector to 0, and nothing else, so u is
-            (w - mean w) / sigma without its mean. Computed in float64, without an error bound.
+            The shortest u for which J u is nearest to w, of the shape and dtype of the logits and `w` together.
+            Computed in float64, without an error bound.
 
         Raises
         ------
         TypeError, ValueError
             As in `matvec`.
+
+        Notes
+        -----
+        J maps the ones vector to 0, and nothing else, so without its mean w is in the range of J.
+
+        Examples
+        --------
+        >>> import numpy as np, fastsoft
+        >>> fastsoft.SoftmaxJacobian(np.zeros(2)).solve([0.25, -0.25])
+        array([ 0.5, -0.5])
         """
         b = self._checked(w, "w")
         vectors = b.ndim <= self._x.ndim

@@ -33,8 +33,9 @@ def cross_entropy(
     Parameters
     ----------
     z : array_like
-        Probabilities, or whatever else a logarithm is to be taken of: float16, bfloat16, float32 or float64, of any
-        strides; integers and bool are widened to float64 first. Negative numbers give NaN where the target is not 0.
+        Probabilities, or whatever else a logarithm is to be taken of: float16, bfloat16 (``ml_dtypes``), float32 or
+        float64, of any strides; integers and bool are widened to float64 first. Negative numbers give NaN where the
+        target is not 0.
     t : array_like
         Dense targets, which broadcast against `z`; or labels: an integer array of the shape of `z` without `axis`.
     axis : int, default -1
@@ -47,7 +48,8 @@ def cross_entropy(
     Returns
     -------
     numpy.ndarray
-        A loss for each row. 0 log 0 is 0; a target above 0 where z is 0 gives +inf.
+        A loss for each row, of the dtype of `z` and dense targets together. 0 log 0 is 0; a target above 0 where z is
+        0 gives +inf. Dask arrays give a Dask array, lazily.
 
     Raises
     ------
@@ -59,9 +61,10 @@ def cross_entropy(
 
     Notes
     -----
-    For logits there is `softmax_cross_entropy`. Labels are integers: real numbers of their shape are dense targets, and
-    broadcast if they can. The logarithm is that of FreeBSD's msun [1]_ with coefficients of our own; the sum does not
-    lose digits.
+    The error is at most 4 ulp for z from 0 to 1 and targets of at least 0 in float32 and float64, and 0.51 in float16
+    and bfloat16. For logits there is `softmax_cross_entropy`. Labels are integers: real numbers of their shape are
+    dense targets, and broadcast if they can. The logarithm is that of FreeBSD's msun [1]_ with coefficients of our own;
+    the sum does not lose digits.
 
     References
     ----------
@@ -118,8 +121,12 @@ def cross_entropy_grad(
 
     Parameters
     ----------
-    z, t, axis
-        As in `cross_entropy`; labels stand for targets that are 1 at the label and 0 elsewhere.
+    z : array_like
+        Probabilities, as in `cross_entropy`.
+    t : array_like
+        Targets, as in `cross_entropy`; labels stand for targets that are 1 at the label and 0 elsewhere.
+    axis : int, default -1
+        The axis that holds the classes.
     singular : {"raise", "inf", "nan", "zero"}, default "raise"
         What a pole gives, an entry where z_i is 0 and t_i is not: an error, -sign(t_i) inf, NaN, or 0.
     return_singular : bool, default False
@@ -132,9 +139,10 @@ def cross_entropy_grad(
     Returns
     -------
     grad : numpy.ndarray
-        Of the shape of `z` and `t` together. Where z_i and t_i are both 0 the entry is removable and 0.
+        Of the shape and dtype of `z` and `t` together. Where z_i and t_i are both 0 the entry is removable and 0.
     singular : numpy.ndarray of int8
-        With `return_singular`: 0 regular, 1 removable, 2 a pole.
+        With `return_singular`: 0 regular, 1 removable, 2 a pole. Dask arrays give Dask arrays, lazily; then poles
+        raise when they are computed.
 
     Raises
     ------
@@ -145,7 +153,13 @@ def cross_entropy_grad(
 
     Notes
     -----
-    With z = v J of a softmax, z_i is 0 exactly where v_i = v . sigma: `softmax_vjp_zeros`.
+    Each entry is one quotient, correctly rounded in float32 and float64. With z = v J of a softmax, z_i is 0 exactly
+    where v_i = v . sigma: `softmax_vjp_zeros`. With z = sigma loss and softmax are better taken as one, which has no
+    poles [1]_: `softmax_cross_entropy_with_grad`.
+
+    References
+    ----------
+    .. [1] C. M. Bishop, "Pattern Recognition and Machine Learning", Springer, 2006, section 4.3.4.
 
     Examples
     --------
@@ -222,9 +236,9 @@ def softmax_cross_entropy(
     ignore_index : int, optional
         Rows with this label count for nothing: loss and gradient are 0.
     label_smoothing : float, default 0.0
-        From 0 to 1: e in targets (1 - e) t + e / n.
+        From 0 to 1: e in targets (1 - e) t + e / n [2]_.
     z_loss : float, default 0.0
-        At least 0.
+        At least 0: what logsumexp(x / T)^2 is multiplied by [3]_.
     temperature : float, default 1.0
         T, positive and finite.
     reduction : {"none", "sum", "mean"}, default "none"
@@ -238,8 +252,8 @@ def softmax_cross_entropy(
     Returns
     -------
     numpy.ndarray
-        Of the shape of `x` without `axis`, or without axes. A label on a -inf logit gives +inf; a target 0 there
-        counts for nothing.
+        Of the shape of `x` without `axis`, or without axes; of the dtype of `x` and dense targets together. A label on
+        a -inf logit gives +inf; a target 0 there counts for nothing. Dask arrays give a Dask array, lazily.
 
     Raises
     ------
@@ -258,6 +272,10 @@ def softmax_cross_entropy(
     ----------
     .. [1] P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp and softmax functions",
        IMA Journal of Numerical Analysis 41, 2021.
+    .. [2] C. Szegedy, V. Vanhoucke, S. Ioffe, J. Shlens and Z. Wojna, "Rethinking the Inception Architecture for
+       Computer Vision", CVPR 2016, section 7.
+    .. [3] A. Chowdhery et al., "PaLM: Scaling Language Modeling with Pathways", Journal of Machine Learning
+       Research 24, 2023, section 5.
 
     Examples
     --------
@@ -297,14 +315,32 @@ def softmax_cross_entropy_with_grad(
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> tuple[Array, Array]:
-    """Cross-entropy from logits and its gradient by x, in one pass over the logits.
+    """Cross-entropy from logits, -sum_i t_i log softmax(x / T)_i, and its gradient by x, in one pass over the logits.
 
     Parameters
     ----------
-    x, t, axis, weight, ignore_index, label_smoothing, z_loss, temperature, reduction, num_threads
-        As in `softmax_cross_entropy`.
+    x : array_like
+        Logits, as in `softmax_cross_entropy`, which says more of the other arguments too.
+    t : array_like
+        Labels: integers of the shape of `x` without `axis`; or dense targets of the shape of `x`.
+    axis : int, default -1
+        The axis that holds the n classes.
+    weight : array_like of shape (n,), optional
+        One weight for each class.
+    ignore_index : int, optional
+        Rows with this label count for nothing: loss and gradient are 0.
+    label_smoothing : float, default 0.0
+        From 0 to 1.
+    z_loss : float, default 0.0
+        At least 0.
+    temperature : float, default 1.0
+        T, positive and finite.
+    reduction : {"none", "sum", "mean"}, default "none"
+        A loss for each row, their sum, or their mean.
     out : numpy.ndarray, optional
         For the gradient: of its shape and dtype, of any strides. May be `x` itself.
+    num_threads : int, optional
+        For this call. None: `get_num_threads()`.
 
     Returns
     -------
@@ -312,6 +348,7 @@ def softmax_cross_entropy_with_grad(
         As `softmax_cross_entropy` gives it.
     grad : numpy.ndarray
         The gradient of the sum of the losses, or of their mean, by `x`: with labels (softmax(x / T) - 1[i = t]) / T.
+        Of the shape of `x`, and of the dtype of the loss. Dask arrays give two Dask arrays, lazily.
 
     Raises
     ------
@@ -320,7 +357,12 @@ def softmax_cross_entropy_with_grad(
 
     Notes
     -----
-    The gradient at the label, -sum_{j != t} sigma_j where that class is the largest, is within 4 ulp at any margin.
+    With labels the error of the gradient [1]_ is at most 4 ulp at any margin in float32 and float64, and 0.51 in
+    float16 and bfloat16: at the label it is -sum_{j != t} sigma_j where that class is the largest.
+
+    References
+    ----------
+    .. [1] C. M. Bishop, "Pattern Recognition and Machine Learning", Springer, 2006, section 4.3.4.
 
     Examples
     --------

@@ -165,6 +165,13 @@ class LogSumExp:
             A shape that is not allowed. `numpy.exceptions.AxisError`: an axis that `chunk` does not have.
         OverflowError
             More than 2**31 classes.
+
+        Examples
+        --------
+        >>> import numpy as np, fastsoft
+        >>> state = fastsoft.LogSumExp()
+        >>> state.update(np.array([2.0, 1.0])).update(np.array([0.0])).result().round(3)
+        np.float64(2.408)
         """
         x, k, mask, threads = self._checked(chunk, axis, where, num_threads)
         seen = _validate.seen(self._seen + (x.shape[k] if x.ndim else 1))
@@ -197,6 +204,13 @@ class LogSumExp:
             Its shape, dtype or temperature is another one.
         OverflowError
             More than 2**31 classes.
+
+        Examples
+        --------
+        >>> import numpy as np, fastsoft
+        >>> first, second = (fastsoft.LogSumExp().update(np.array([x, 0.0])) for x in (2.0, 1.0))
+        >>> first.merge(second).result().round(3)
+        np.float64(2.494)
         """
         if not isinstance(other, LogSumExp):
             raise TypeError(f"other must be a LogSumExp, got {type(other).__name__}")
@@ -210,11 +224,20 @@ class LogSumExp:
         return self
 
     def copy(self) -> LogSumExp:
-        """A state of its own that has seen the same.
+        """Make another state that has seen the same.
 
         Returns
         -------
         LogSumExp
+            Of the same shape, dtype and temperature. What either sees from then on does not change the other.
+
+        Examples
+        --------
+        >>> import numpy as np, fastsoft
+        >>> state = fastsoft.LogSumExp().update(np.array([2.0, 1.0]))
+        >>> before = state.copy()
+        >>> state.update(np.array([0.0])).result() > before.result()
+        np.True_
         """
         new = LogSumExp(self._shape, dtype=self._dtype, temperature=self._temperature)
         new._tallies[...] = self._tallies
@@ -232,6 +255,14 @@ class LogSumExp:
             Of the state's shape and dtype. A row that has seen nothing (or -inf only) gives -inf; one with a NaN gives
             NaN, else one with +inf gives +inf. The error is at most 2 ulp of max(abs(result), 1), and 0.51 in float16
             and bfloat16.
+
+        Examples
+        --------
+        >>> import numpy as np, fastsoft
+        >>> x = np.array([2.0, 1.0, 0.0, 0.0])
+        >>> state = fastsoft.LogSumExp().update(x[:2]).update(x[2:])
+        >>> state.result().round(3)
+        np.float64(2.494)
         """
         y = np.empty(self._shape)
         kernels.state_result(self._tallies, y, self._how, self._factor)
@@ -280,6 +311,14 @@ class LogSumExp:
             A value or shape that is not allowed. `numpy.exceptions.AxisError`: an axis that `chunk` does not have.
         EmptyRowError
             An empty row, with ``empty="raise"``.
+
+        Examples
+        --------
+        >>> import numpy as np, fastsoft
+        >>> x = np.array([2.0, 1.0, 0.0, 0.0])
+        >>> state = fastsoft.LogSumExp().update(x[:2]).update(x[2:])
+        >>> state.softmax(x[:2]).round(3)
+        array([0.61 , 0.225])
         """
         return self._shares(SHARE, chunk, axis, where, empty, out, num_threads)
 
@@ -297,9 +336,18 @@ class LogSumExp:
 
         Parameters
         ----------
-        chunk, axis, where, empty, out, num_threads
-            As in `softmax`. Where `where` is false the result is -inf, as is that of an empty row with
-            ``empty="zero"``.
+        chunk : array_like
+            Some of the logits that have been seen, as in `softmax`.
+        axis : int, default -1
+            The axis of `chunk` that holds the classes.
+        where : array_like of bool, optional
+            Broadcast to `chunk`. The other entries get -inf.
+        empty : {"nan", "zero", "raise"}, default "nan"
+            What a row gives that has seen nothing but -inf; "zero", being a probability, is -inf here.
+        out : numpy.ndarray, optional
+            For the result: of its shape and dtype, of any strides. May be `chunk` itself.
+        num_threads : int, optional
+            For this call. None: `get_num_threads()`.
 
         Returns
         -------
@@ -311,6 +359,14 @@ class LogSumExp:
         ------
         TypeError, ValueError, EmptyRowError
             As in `softmax`.
+
+        Examples
+        --------
+        >>> import numpy as np, fastsoft
+        >>> x = np.array([2.0, 1.0, 0.0, 0.0])
+        >>> state = fastsoft.LogSumExp().update(x[:2]).update(x[2:])
+        >>> state.log_softmax(x[:2]).round(3)
+        array([-0.494, -1.494])
         """
         return self._shares(LOG_SHARE, chunk, axis, where, empty, out, num_threads)
 
@@ -326,8 +382,14 @@ class LogSumExp:
 
         Parameters
         ----------
-        chunk, axis, where, num_threads
-            As in `softmax`. Where `where` is false the result is 1.
+        chunk : array_like
+            Some of the logits that have been seen, as in `softmax`.
+        axis : int, default -1
+            The axis of `chunk` that holds the classes.
+        where : array_like of bool, optional
+            Broadcast to `chunk`. The other entries get 1.
+        num_threads : int, optional
+            For this call. None: `get_num_threads()`.
 
         Returns
         -------
@@ -339,6 +401,14 @@ class LogSumExp:
         ------
         TypeError, ValueError
             As in `softmax`.
+
+        Examples
+        --------
+        >>> import numpy as np, fastsoft
+        >>> x = np.array([2.0, 1.0, 0.0, 0.0])
+        >>> state = fastsoft.LogSumExp().update(x[:2]).update(x[2:])
+        >>> state.softmax_complement(x[:2]).round(3)
+        array([0.39 , 0.775])
         """
         return self._shares(MISSING, chunk, axis, where, "nan", None, num_threads)
 

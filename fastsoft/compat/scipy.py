@@ -23,35 +23,70 @@ __all__ = ["log_softmax", "logsumexp", "softmax"]
 
 
 def softmax(x: npt.ArrayLike, axis: Axis = None) -> Any:
-    """Softmax: exp(x_i) / sum_j exp(x_j).
+    """Softmax, with the arguments of SciPy [1]_: exp(x_i) / sum_j exp(x_j).
 
     Parameters
     ----------
     x : array_like
-        As in `fastsoft.softmax`, whose errors it raises.
+        Logits, as in `fastsoft.softmax`.
     axis : int, tuple of int or None, default None
         The axis, or axes together, that hold the classes; None: all.
 
     Returns
     -------
     numpy.ndarray or NumPy scalar
-        Of the shape of `x`.
+        Probabilities of the shape and dtype of `x`; float64 of integers. Dask arrays give a Dask array, lazily.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `fastsoft.softmax`.
+
+    References
+    ----------
+    .. [1] P. Virtanen et al., "SciPy 1.0: Fundamental Algorithms for Scientific Computing in Python", Nature
+       Methods 17, 2020.
+
+    Examples
+    --------
+    >>> from fastsoft.compat.scipy import softmax
+    >>> softmax([[0.0, 0.0], [0.0, 0.0]])
+    array([[0.25, 0.25],
+           [0.25, 0.25]])
     """
     return api.softmax(x, axis)[()]
 
 
 def log_softmax(x: npt.ArrayLike, axis: Axis = None) -> Any:
-    """Logarithm of the softmax: x_i - log sum_j exp(x_j).
+    """Logarithm of the softmax, with the arguments of SciPy [1]_: x_i - log sum_j exp(x_j).
 
     Parameters
     ----------
-    x, axis
-        As in `softmax`.
+    x : array_like
+        Logits, as in `fastsoft.log_softmax`.
+    axis : int, tuple of int or None, default None
+        The axis, or axes together, that hold the classes; None: all.
 
     Returns
     -------
     numpy.ndarray or NumPy scalar
-        Of the shape of `x`.
+        Log-probabilities of the shape and dtype of `x`; float64 of integers. Dask arrays give a Dask array, lazily.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `fastsoft.log_softmax`.
+
+    References
+    ----------
+    .. [1] P. Virtanen et al., "SciPy 1.0: Fundamental Algorithms for Scientific Computing in Python", Nature
+       Methods 17, 2020.
+
+    Examples
+    --------
+    >>> from fastsoft.compat.scipy import log_softmax
+    >>> log_softmax([20.0, 0.0, 0.0])[0]
+    np.float64(-4.1223072363804075e-09)
     """
     return api.log_softmax(x, axis)[()]
 
@@ -68,7 +103,7 @@ def logsumexp(
     Parameters
     ----------
     a : array_like
-        As in `fastsoft.logsumexp`, whose errors it raises.
+        Logits, as in `fastsoft.logsumexp`.
     axis : int, tuple of int or None, default None
         The axis, or axes together, to sum over; None: all.
     b : array_like, optional
@@ -81,27 +116,34 @@ def logsumexp(
     Returns
     -------
     numpy.ndarray or NumPy scalar
-        log abs(sum), of the dtype of `a` and `b` together.
+        Logarithms, log abs(sum), of the shape of `a` and `b` together without `axis`, and of their dtype; float64 of
+        integers. Without weights Dask arrays give a Dask array, lazily.
     sign : numpy.ndarray or NumPy scalar
         1, -1 or 0; only with ``return_sign=True``.
 
     Raises
     ------
     TypeError, ValueError
-        As in `fastsoft.logsumexp`; also for `b`, which must broadcast against `a`. With weights Dask arrays are
-        refused.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As in `fastsoft.logsumexp`; also for `b`, which must broadcast against `a`. Dask arrays go without weights.
+        As in `fastsoft.logsumexp`; also for `b`, which must broadcast against `a`, and for Dask arrays with weights.
 
     Notes
     -----
-    With weights the result is log sum_j exp(a_j) + log abs(sum_j b_j sigma_j), sigma = softmax(a), both sums over the
-    entries of which the weight is not 0, in float64, and rounded once. Weights of equal a_j are added up first, so that
-    what cancels there hides nothing. Where terms of different a_j cancel, digits are lost: the error of the sum is
-    relative to sum_j abs(b_j) exp(a_j).
+    The arguments are those of `scipy.special.logsumexp` [1]_. With weights the result is
+    log sum_j exp(a_j) + log abs(sum_j b_j sigma_j), sigma = softmax(a), both sums over the entries of which the weight
+    is not 0, in float64, and rounded once. Weights of equal a_j are added up first, so that what cancels there hides
+    nothing. Where terms of different a_j cancel, digits are lost: the error of the sum is relative to
+    sum_j abs(b_j) exp(a_j).
+
+    References
+    ----------
+    .. [1] P. Virtanen et al., "SciPy 1.0: Fundamental Algorithms for Scientific Computing in Python", Nature
+       Methods 17, 2020.
+
+    Examples
+    --------
+    >>> from fastsoft.compat.scipy import logsumexp
+    >>> logsumexp([1000.0, 1000.0, 999.0], b=[1.0, -2.0, 1.0], return_sign=True)
+    (np.float64(999.5413248546129), np.float64(-1.0))
     """
     if b is None:
         x = a if lazy(a) else _validate.array(a, "a", ".data and b=~a.mask")
