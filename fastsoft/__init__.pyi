@@ -6,7 +6,7 @@ and `state`; there each has one plain signature, which these refine. Of several 
 
 from collections.abc import Sequence
 from types import GenericAlias
-from typing import Any, Generic, Literal, Protocol, Self, SupportsIndex, TypeAlias, overload
+from typing import Any, Generic, Literal, Never, Protocol, Self, SupportsIndex, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -40,6 +40,10 @@ _Real: TypeAlias = NDArray[np.floating[Any]] | _Widened
 # Integers are taken for labels, though in the shape of the logits they would be dense targets, in float64.
 _Labels: TypeAlias = int | np.integer[Any] | NDArray[np.integer[Any]] | Sequence[_Labels]
 _Scalar: TypeAlias = np.ndarray[tuple[()], np.dtype[_F]]
+_Vector: TypeAlias = np.ndarray[tuple[int], np.dtype[_F]]
+_Matrix: TypeAlias = np.ndarray[tuple[int, int], np.dtype[_F]]
+# An NDArray may have any number of axes, and so would be taken for a vector; but first for this, as nothing else is.
+_Unknown: TypeAlias = np.ndarray[tuple[Never, Never, Never, Never], np.dtype[_F]]
 
 _Axis: TypeAlias = SupportsIndex
 _Axes: TypeAlias = SupportsIndex | tuple[SupportsIndex, ...] | None
@@ -56,6 +60,11 @@ def softmax(
     x: np.ndarray[_S, np.dtype[_F]], axis: _Axes = -1, *, where: ArrayLike | None = None, temperature: _Number = 1.0,
     empty: _Empty = "nan", out: None = None, num_threads: _Threads = None,
 ) -> np.ndarray[_S, np.dtype[_F]]: ...
+@overload
+def softmax(
+    x: _F, axis: _Axes = -1, *, where: ArrayLike | None = None, temperature: _Number = 1.0, empty: _Empty = "nan",
+    out: None = None, num_threads: _Threads = None,
+) -> _Scalar[_F]: ...
 @overload
 def softmax(
     x: _Widened, axis: _Axes = -1, *, where: ArrayLike | None = None, temperature: _Number = 1.0, empty: _Empty = "nan",
@@ -81,6 +90,11 @@ def log_softmax(
     x: np.ndarray[_S, np.dtype[_F]], axis: _Axes = -1, *, where: ArrayLike | None = None, temperature: _Number = 1.0,
     empty: _Empty = "nan", out: None = None, num_threads: _Threads = None,
 ) -> np.ndarray[_S, np.dtype[_F]]: ...
+@overload
+def log_softmax(
+    x: _F, axis: _Axes = -1, *, where: ArrayLike | None = None, temperature: _Number = 1.0, empty: _Empty = "nan",
+    out: None = None, num_threads: _Threads = None,
+) -> _Scalar[_F]: ...
 @overload
 def log_softmax(
     x: _Widened, axis: _Axes = -1, *, where: ArrayLike | None = None, temperature: _Number = 1.0, empty: _Empty = "nan",
@@ -113,9 +127,29 @@ def logsumexp(
 ) -> _Scalar[_F]: ...
 @overload
 def logsumexp(
+    x: _Unknown[_F], axis: _Axis = -1, *, keepdims: Literal[False] = False, where: ArrayLike | None = None,
+    out: None = None, num_threads: _Threads = None,
+) -> NDArray[_F]: ...
+@overload
+def logsumexp(
+    x: _Vector[_F], axis: _Axis = -1, *, keepdims: Literal[False] = False, where: ArrayLike | None = None,
+    out: None = None, num_threads: _Threads = None,
+) -> _Scalar[_F]: ...
+@overload
+def logsumexp(
+    x: _Matrix[_F], axis: _Axis = -1, *, keepdims: Literal[False] = False, where: ArrayLike | None = None,
+    out: None = None, num_threads: _Threads = None,
+) -> _Vector[_F]: ...
+@overload
+def logsumexp(
     x: NDArray[_F], axis: _Axes = -1, *, keepdims: bool = False, where: ArrayLike | None = None, out: None = None,
     num_threads: _Threads = None,
 ) -> NDArray[_F]: ...
+@overload
+def logsumexp(
+    x: _F, axis: _Axes = -1, *, keepdims: bool = False, where: ArrayLike | None = None, out: None = None,
+    num_threads: _Threads = None,
+) -> _Scalar[_F]: ...
 @overload
 def logsumexp(
     x: _Widened, axis: _Axes = -1, *, keepdims: bool = False, where: ArrayLike | None = None, out: None = None,
@@ -139,6 +173,18 @@ def logsumexp(
 
 # ---- its derivatives ----
 
+@overload
+def softmax_jacobian(
+    x: _Unknown[_F], axis: _Axis = -1, *, temperature: _Number = 1.0, out: None = None, num_threads: _Threads = None,
+) -> NDArray[_F]: ...
+@overload
+def softmax_jacobian(
+    x: _Vector[_F], axis: _Axis = -1, *, temperature: _Number = 1.0, out: None = None, num_threads: _Threads = None,
+) -> _Matrix[_F]: ...
+@overload
+def softmax_jacobian(
+    x: _Matrix[_F], axis: _Axis = -1, *, temperature: _Number = 1.0, out: None = None, num_threads: _Threads = None,
+) -> np.ndarray[tuple[int, int, int], np.dtype[_F]]: ...
 @overload
 def softmax_jacobian(
     x: NDArray[_F], axis: _Axis = -1, *, temperature: _Number = 1.0, out: None = None, num_threads: _Threads = None,
@@ -166,6 +212,10 @@ def softmax_jacobian_diagonal(
 ) -> np.ndarray[_S, np.dtype[_F]]: ...
 @overload
 def softmax_jacobian_diagonal(
+    x: _F, axis: _Axis = -1, *, temperature: _Number = 1.0, out: None = None, num_threads: _Threads = None,
+) -> _Scalar[_F]: ...
+@overload
+def softmax_jacobian_diagonal(
     x: _Widened, axis: _Axis = -1, *, temperature: _Number = 1.0, out: None = None, num_threads: _Threads = None,
 ) -> NDArray[np.float64]: ...
 @overload
@@ -182,6 +232,11 @@ def softmax_jacobian_diagonal(
 ) -> _A: ...
 @overload
 def softmax_vjp(
+    x: np.ndarray[_S, np.dtype[np.float64]], v: np.ndarray[_S, np.dtype[np.float64]], axis: _Axis = -1, *,
+    temperature: _Number = 1.0, out: None = None, num_threads: _Threads = None,
+) -> np.ndarray[_S, np.dtype[np.float64]]: ...
+@overload
+def softmax_vjp(
     x: _Double, v: _Real, axis: _Axis = -1, *, temperature: _Number = 1.0, out: None = None,
     num_threads: _Threads = None,
 ) -> NDArray[np.float64]: ...
@@ -192,9 +247,9 @@ def softmax_vjp(
 ) -> NDArray[np.float64]: ...
 @overload
 def softmax_vjp(
-    x: NDArray[_F], v: NDArray[_F], axis: _Axis = -1, *, temperature: _Number = 1.0, out: None = None,
-    num_threads: _Threads = None,
-) -> NDArray[_F]: ...
+    x: np.ndarray[_S, np.dtype[_F]], v: np.ndarray[_S, np.dtype[_F]], axis: _Axis = -1, *,
+    temperature: _Number = 1.0, out: None = None, num_threads: _Threads = None,
+) -> np.ndarray[_S, np.dtype[_F]]: ...
 @overload
 def softmax_vjp(
     x: _D, v: ArrayLike | _DaskArray, axis: _Axis = -1, *, temperature: _Number = 1.0, out: None = None,
@@ -216,6 +271,11 @@ def softmax_vjp(
 ) -> _A: ...
 @overload
 def softmax_jvp(
+    x: np.ndarray[_S, np.dtype[np.float64]], u: np.ndarray[_S, np.dtype[np.float64]], axis: _Axis = -1, *,
+    temperature: _Number = 1.0, out: None = None, num_threads: _Threads = None,
+) -> np.ndarray[_S, np.dtype[np.float64]]: ...
+@overload
+def softmax_jvp(
     x: _Double, u: _Real, axis: _Axis = -1, *, temperature: _Number = 1.0, out: None = None,
     num_threads: _Threads = None,
 ) -> NDArray[np.float64]: ...
@@ -226,9 +286,9 @@ def softmax_jvp(
 ) -> NDArray[np.float64]: ...
 @overload
 def softmax_jvp(
-    x: NDArray[_F], u: NDArray[_F], axis: _Axis = -1, *, temperature: _Number = 1.0, out: None = None,
-    num_threads: _Threads = None,
-) -> NDArray[_F]: ...
+    x: np.ndarray[_S, np.dtype[_F]], u: np.ndarray[_S, np.dtype[_F]], axis: _Axis = -1, *,
+    temperature: _Number = 1.0, out: None = None, num_threads: _Threads = None,
+) -> np.ndarray[_S, np.dtype[_F]]: ...
 @overload
 def softmax_jvp(
     x: _D, u: ArrayLike | _DaskArray, axis: _Axis = -1, *, temperature: _Number = 1.0, out: None = None,
@@ -250,6 +310,11 @@ def softmax_jvp(
 ) -> _A: ...
 @overload
 def softmax_vjp_from_output(
+    y: np.ndarray[_S, np.dtype[np.float64]], v: np.ndarray[_S, np.dtype[np.float64]], axis: _Axis = -1, *,
+    out: None = None, num_threads: _Threads = None,
+) -> np.ndarray[_S, np.dtype[np.float64]]: ...
+@overload
+def softmax_vjp_from_output(
     y: _Double, v: _Real, axis: _Axis = -1, *, out: None = None, num_threads: _Threads = None,
 ) -> NDArray[np.float64]: ...
 @overload
@@ -258,8 +323,9 @@ def softmax_vjp_from_output(
 ) -> NDArray[np.float64]: ...
 @overload
 def softmax_vjp_from_output(
-    y: NDArray[_F], v: NDArray[_F], axis: _Axis = -1, *, out: None = None, num_threads: _Threads = None,
-) -> NDArray[_F]: ...
+    y: np.ndarray[_S, np.dtype[_F]], v: np.ndarray[_S, np.dtype[_F]], axis: _Axis = -1, *,
+    out: None = None, num_threads: _Threads = None,
+) -> np.ndarray[_S, np.dtype[_F]]: ...
 @overload
 def softmax_vjp_from_output(
     y: _D, v: ArrayLike | _DaskArray, axis: _Axis = -1, *, out: None = None, num_threads: _Threads = None,
@@ -278,6 +344,11 @@ def softmax_vjp_from_output(
 ) -> _A: ...
 @overload
 def log_softmax_vjp(
+    x: np.ndarray[_S, np.dtype[np.float64]], g: np.ndarray[_S, np.dtype[np.float64]], axis: _Axis = -1, *,
+    temperature: _Number = 1.0, out: None = None, num_threads: _Threads = None,
+) -> np.ndarray[_S, np.dtype[np.float64]]: ...
+@overload
+def log_softmax_vjp(
     x: _Double, g: _Real, axis: _Axis = -1, *, temperature: _Number = 1.0, out: None = None,
     num_threads: _Threads = None,
 ) -> NDArray[np.float64]: ...
@@ -288,9 +359,9 @@ def log_softmax_vjp(
 ) -> NDArray[np.float64]: ...
 @overload
 def log_softmax_vjp(
-    x: NDArray[_F], g: NDArray[_F], axis: _Axis = -1, *, temperature: _Number = 1.0, out: None = None,
-    num_threads: _Threads = None,
-) -> NDArray[_F]: ...
+    x: np.ndarray[_S, np.dtype[_F]], g: np.ndarray[_S, np.dtype[_F]], axis: _Axis = -1, *,
+    temperature: _Number = 1.0, out: None = None, num_threads: _Threads = None,
+) -> np.ndarray[_S, np.dtype[_F]]: ...
 @overload
 def log_softmax_vjp(
     x: _D, g: ArrayLike | _DaskArray, axis: _Axis = -1, *, temperature: _Number = 1.0, out: None = None,
@@ -312,6 +383,11 @@ def log_softmax_vjp(
 ) -> _A: ...
 @overload
 def log_softmax_vjp_from_output(
+    y: np.ndarray[_S, np.dtype[np.float64]], g: np.ndarray[_S, np.dtype[np.float64]], axis: _Axis = -1, *,
+    out: None = None, num_threads: _Threads = None,
+) -> np.ndarray[_S, np.dtype[np.float64]]: ...
+@overload
+def log_softmax_vjp_from_output(
     y: _Double, g: _Real, axis: _Axis = -1, *, out: None = None, num_threads: _Threads = None,
 ) -> NDArray[np.float64]: ...
 @overload
@@ -320,8 +396,9 @@ def log_softmax_vjp_from_output(
 ) -> NDArray[np.float64]: ...
 @overload
 def log_softmax_vjp_from_output(
-    y: NDArray[_F], g: NDArray[_F], axis: _Axis = -1, *, out: None = None, num_threads: _Threads = None,
-) -> NDArray[_F]: ...
+    y: np.ndarray[_S, np.dtype[_F]], g: np.ndarray[_S, np.dtype[_F]], axis: _Axis = -1, *,
+    out: None = None, num_threads: _Threads = None,
+) -> np.ndarray[_S, np.dtype[_F]]: ...
 @overload
 def log_softmax_vjp_from_output(
     y: _D, g: ArrayLike | _DaskArray, axis: _Axis = -1, *, out: None = None, num_threads: _Threads = None,
@@ -387,6 +464,14 @@ class SoftmaxJacobian(Generic[_F]):
 
 @overload
 def cross_entropy(
+    z: _Unknown[_F], t: _Labels, axis: _Axis = -1, *, out: None = None, num_threads: _Threads = None,
+) -> NDArray[_F]: ...
+@overload
+def cross_entropy(
+    z: _Matrix[_F], t: _Labels, axis: _Axis = -1, *, out: None = None, num_threads: _Threads = None,
+) -> _Vector[_F]: ...
+@overload
+def cross_entropy(
     z: _Double, t: _Real, axis: _Axis = -1, *, out: None = None, num_threads: _Threads = None,
 ) -> NDArray[np.float64]: ...
 @overload
@@ -407,6 +492,17 @@ def cross_entropy(
 def cross_entropy(z: ArrayLike, t: ArrayLike, axis: _Axis = -1, *, out: _A, num_threads: _Threads = None) -> _A: ...
 @overload
 def cross_entropy_grad(
+    z: np.ndarray[_S, np.dtype[np.float64]], t: _Labels | np.ndarray[_S, np.dtype[np.float64]], axis: _Axis = -1, *,
+    singular: _Singular = "raise", return_singular: Literal[False] = False, out: None = None,
+    num_threads: _Threads = None,
+) -> np.ndarray[_S, np.dtype[np.float64]]: ...
+@overload
+def cross_entropy_grad(
+    z: np.ndarray[_S, np.dtype[np.float64]], t: _Labels | np.ndarray[_S, np.dtype[np.float64]], axis: _Axis = -1, *,
+    singular: _Singular = "raise", return_singular: Literal[True], out: None = None, num_threads: _Threads = None,
+) -> tuple[np.ndarray[_S, np.dtype[np.float64]], np.ndarray[_S, np.dtype[np.int8]]]: ...
+@overload
+def cross_entropy_grad(
     z: _Double, t: _Real, axis: _Axis = -1, *, singular: _Singular = "raise", return_singular: Literal[False] = False,
     out: None = None, num_threads: _Threads = None,
 ) -> NDArray[np.float64]: ...
@@ -417,14 +513,15 @@ def cross_entropy_grad(
 ) -> tuple[NDArray[np.float64], NDArray[np.int8]]: ...
 @overload
 def cross_entropy_grad(
-    z: NDArray[_F], t: _Labels | NDArray[_F], axis: _Axis = -1, *, singular: _Singular = "raise",
-    return_singular: Literal[False] = False, out: None = None, num_threads: _Threads = None,
-) -> NDArray[_F]: ...
+    z: np.ndarray[_S, np.dtype[_F]], t: _Labels | np.ndarray[_S, np.dtype[_F]], axis: _Axis = -1, *,
+    singular: _Singular = "raise", return_singular: Literal[False] = False, out: None = None,
+    num_threads: _Threads = None,
+) -> np.ndarray[_S, np.dtype[_F]]: ...
 @overload
 def cross_entropy_grad(
-    z: NDArray[_F], t: _Labels | NDArray[_F], axis: _Axis = -1, *, singular: _Singular = "raise",
-    return_singular: Literal[True], out: None = None, num_threads: _Threads = None,
-) -> tuple[NDArray[_F], NDArray[np.int8]]: ...
+    z: np.ndarray[_S, np.dtype[_F]], t: _Labels | np.ndarray[_S, np.dtype[_F]], axis: _Axis = -1, *,
+    singular: _Singular = "raise", return_singular: Literal[True], out: None = None, num_threads: _Threads = None,
+) -> tuple[np.ndarray[_S, np.dtype[_F]], np.ndarray[_S, np.dtype[np.int8]]]: ...
 @overload
 def cross_entropy_grad(
     z: _D, t: ArrayLike | _DaskArray, axis: _Axis = -1, *, singular: _Singular = "raise",
@@ -470,6 +567,18 @@ def cross_entropy_grad(
     z: ArrayLike, t: ArrayLike, axis: _Axis = -1, *, singular: _Singular = "raise", return_singular: bool = False,
     out: np.ndarray[Any, Any] | None = None, num_threads: _Threads = None,
 ) -> NDArray[Any] | tuple[NDArray[Any], NDArray[np.int8]]: ...
+@overload
+def softmax_cross_entropy(
+    x: _Unknown[_F], t: _Labels, axis: _Axis = -1, *, weight: ArrayLike | None = None,
+    ignore_index: SupportsIndex | None = None, label_smoothing: _Number = 0.0, z_loss: _Number = 0.0,
+    temperature: _Number = 1.0, reduction: Literal["none"] = "none", out: None = None, num_threads: _Threads = None,
+) -> NDArray[_F]: ...
+@overload
+def softmax_cross_entropy(
+    x: _Matrix[_F], t: _Labels, axis: _Axis = -1, *, weight: ArrayLike | None = None,
+    ignore_index: SupportsIndex | None = None, label_smoothing: _Number = 0.0, z_loss: _Number = 0.0,
+    temperature: _Number = 1.0, reduction: Literal["none"] = "none", out: None = None, num_threads: _Threads = None,
+) -> _Vector[_F]: ...
 @overload
 def softmax_cross_entropy(
     x: _Double, t: _Real, axis: _Axis = -1, *, weight: ArrayLike | None = None,
@@ -520,6 +629,30 @@ def softmax_cross_entropy(
 ) -> _A: ...
 @overload
 def softmax_cross_entropy_with_grad(
+    x: _Unknown[_F], t: _Labels, axis: _Axis = -1, *, weight: ArrayLike | None = None,
+    ignore_index: SupportsIndex | None = None, label_smoothing: _Number = 0.0, z_loss: _Number = 0.0,
+    temperature: _Number = 1.0, reduction: Literal["none"] = "none", out: None = None, num_threads: _Threads = None,
+) -> tuple[NDArray[_F], NDArray[_F]]: ...
+@overload
+def softmax_cross_entropy_with_grad(
+    x: _Matrix[_F], t: _Labels, axis: _Axis = -1, *, weight: ArrayLike | None = None,
+    ignore_index: SupportsIndex | None = None, label_smoothing: _Number = 0.0, z_loss: _Number = 0.0,
+    temperature: _Number = 1.0, reduction: Literal["none"] = "none", out: None = None, num_threads: _Threads = None,
+) -> tuple[_Vector[_F], _Matrix[_F]]: ...
+@overload
+def softmax_cross_entropy_with_grad(
+    x: np.ndarray[_S, np.dtype[np.float64]], t: _Real, axis: _Axis = -1, *, weight: ArrayLike | None = None,
+    ignore_index: SupportsIndex | None = None, label_smoothing: _Number = 0.0, z_loss: _Number = 0.0,
+    temperature: _Number = 1.0, reduction: _Summed, out: None = None, num_threads: _Threads = None,
+) -> tuple[_Scalar[np.float64], np.ndarray[_S, np.dtype[np.float64]]]: ...
+@overload
+def softmax_cross_entropy_with_grad(
+    x: np.ndarray[_S, np.dtype[np.float64]], t: _Real, axis: _Axis = -1, *, weight: ArrayLike | None = None,
+    ignore_index: SupportsIndex | None = None, label_smoothing: _Number = 0.0, z_loss: _Number = 0.0,
+    temperature: _Number = 1.0, reduction: _Reduction = "none", out: None = None, num_threads: _Threads = None,
+) -> tuple[NDArray[np.float64], np.ndarray[_S, np.dtype[np.float64]]]: ...
+@overload
+def softmax_cross_entropy_with_grad(
     x: _Double, t: _Real, axis: _Axis = -1, *, weight: ArrayLike | None = None,
     ignore_index: SupportsIndex | None = None, label_smoothing: _Number = 0.0, z_loss: _Number = 0.0,
     temperature: _Number = 1.0, reduction: _Summed, out: None = None, num_threads: _Threads = None,
@@ -532,16 +665,16 @@ def softmax_cross_entropy_with_grad(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
 @overload
 def softmax_cross_entropy_with_grad(
-    x: NDArray[_F], t: _Labels | NDArray[_F], axis: _Axis = -1, *, weight: ArrayLike | None = None,
+    x: np.ndarray[_S, np.dtype[_F]], t: _Labels | NDArray[_F], axis: _Axis = -1, *, weight: ArrayLike | None = None,
     ignore_index: SupportsIndex | None = None, label_smoothing: _Number = 0.0, z_loss: _Number = 0.0,
     temperature: _Number = 1.0, reduction: _Summed, out: None = None, num_threads: _Threads = None,
-) -> tuple[_Scalar[_F], NDArray[_F]]: ...
+) -> tuple[_Scalar[_F], np.ndarray[_S, np.dtype[_F]]]: ...
 @overload
 def softmax_cross_entropy_with_grad(
-    x: NDArray[_F], t: _Labels | NDArray[_F], axis: _Axis = -1, *, weight: ArrayLike | None = None,
+    x: np.ndarray[_S, np.dtype[_F]], t: _Labels | NDArray[_F], axis: _Axis = -1, *, weight: ArrayLike | None = None,
     ignore_index: SupportsIndex | None = None, label_smoothing: _Number = 0.0, z_loss: _Number = 0.0,
     temperature: _Number = 1.0, reduction: _Reduction = "none", out: None = None, num_threads: _Threads = None,
-) -> tuple[NDArray[_F], NDArray[_F]]: ...
+) -> tuple[NDArray[_F], np.ndarray[_S, np.dtype[_F]]]: ...
 @overload
 def softmax_cross_entropy_with_grad(
     x: _D, t: ArrayLike | _DaskArray, axis: _Axis = -1, *, weight: ArrayLike | None = None,

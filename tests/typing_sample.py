@@ -18,7 +18,11 @@ Double = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Kinds = npt.NDArray[np.int8]
 Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
+VectorDouble = np.ndarray[tuple[int], np.dtype[np.float64]]
 Matrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]
+MatrixDouble = np.ndarray[tuple[int, int], np.dtype[np.float64]]
+MatrixKinds = np.ndarray[tuple[int, int], np.dtype[np.int8]]
+Cube = np.ndarray[tuple[int, int, int], np.dtype[np.float32]]
 ScalarSingle = np.ndarray[tuple[()], np.dtype[np.float32]]
 ScalarDouble = np.ndarray[tuple[()], np.dtype[np.float64]]
 
@@ -49,15 +53,61 @@ def softmax() -> None:
     assert_type(fastsoft.logsumexp(i, 0), Double)
 
 
+def scalars() -> None:
+    """A number of NumPy's is an array without axes."""
+    assert_type(fastsoft.softmax(np.float32(1)), ScalarSingle)
+    assert_type(fastsoft.log_softmax(np.float64(1)), ScalarDouble)
+    assert_type(fastsoft.logsumexp(np.float32(1)), ScalarSingle)
+    assert_type(fastsoft.softmax_jacobian_diagonal(np.float32(1)), ScalarSingle)
+
+
 def shapes() -> None:
-    """A number of axes that is known is kept, where the result has it."""
+    """A number of axes that is known is kept, or is one less or one more."""
     v: Vector = np.ones(3, np.float32)
     m: Matrix = np.ones((2, 3), np.float32)
+    a: Cube = np.ones((2, 3, 4), np.float32)
     assert_type(fastsoft.softmax(v), Vector)
     assert_type(fastsoft.log_softmax(m), Matrix)
     assert_type(fastsoft.logsumexp(m, keepdims=True), Matrix)
-    assert_type(fastsoft.logsumexp(m), Single)
+    assert_type(fastsoft.logsumexp(a, 0), Single)
+    assert_type(fastsoft.logsumexp(m), Vector)
+    assert_type(fastsoft.logsumexp(m, (0,)), Single)
+    assert_type(fastsoft.logsumexp(v, where=[True, False, True]), ScalarSingle)
+    assert_type(fastsoft.softmax_jacobian(v), Matrix)
+    assert_type(fastsoft.softmax_jacobian(m, 0), Cube)
+    assert_type(fastsoft.softmax_jacobian(a), Single)
     assert_type(fastsoft.softmax_jacobian_diagonal(m), Matrix)
+
+
+def shapes_of_two() -> None:
+    """So it is where both arrays have it, and where labels go with logits."""
+    m: Matrix = np.ones((2, 3), np.float32)
+    w: MatrixDouble = np.ones((2, 3))
+    a: Cube = np.ones((2, 3, 4), np.float32)
+    assert_type(fastsoft.softmax_vjp(m, m), Matrix)
+    assert_type(fastsoft.softmax_vjp(w, w), MatrixDouble)
+    assert_type(fastsoft.softmax_vjp(m, w), Double)
+    assert_type(fastsoft.softmax_jvp(a, a), Cube)
+    assert_type(fastsoft.softmax_vjp_from_output(m, m), Matrix)
+    assert_type(fastsoft.log_softmax_vjp(w, w), MatrixDouble)
+    assert_type(fastsoft.log_softmax_vjp_from_output(m, m), Matrix)
+    assert_type(fastsoft.cross_entropy(m, labels), Vector)
+    assert_type(fastsoft.cross_entropy(w, [0, 1]), VectorDouble)
+    assert_type(fastsoft.cross_entropy_grad(m, m), Matrix)
+    assert_type(fastsoft.cross_entropy_grad(w, labels, return_singular=True), tuple[MatrixDouble, MatrixKinds])
+    assert_type(fastsoft.softmax_cross_entropy(m, labels), Vector)
+    assert_type(fastsoft.softmax_cross_entropy(w, labels, reduction="mean"), ScalarDouble)
+    assert_type(fastsoft.softmax_cross_entropy_with_grad(m, labels), tuple[Vector, Matrix])
+    assert_type(fastsoft.softmax_cross_entropy_with_grad(m, m), tuple[Single, Matrix])
+    assert_type(fastsoft.softmax_cross_entropy_with_grad(w, w), tuple[Double, MatrixDouble])
+    assert_type(fastsoft.softmax_cross_entropy_with_grad(w, labels), tuple[VectorDouble, MatrixDouble])
+    assert_type(fastsoft.softmax_cross_entropy_with_grad(m, labels, reduction="sum"), tuple[ScalarSingle, Matrix])
+    assert_type(fastsoft.softmax_cross_entropy_with_grad(w, labels, reduction="sum"), tuple[ScalarDouble, MatrixDouble])
+
+
+def states() -> None:
+    """What a state gives of a chunk has the axes of the chunk."""
+    m: Matrix = np.ones((2, 3), np.float32)
     state = fastsoft.LogSumExp(2, dtype=np.float32).update(m)
     assert_type(state.softmax(m), Matrix)
     assert_type(state.softmax_complement(m), Matrix)
@@ -117,6 +167,8 @@ def operator() -> None:
     assert_type(jacobian.shape, tuple[int, ...])
     assert_type(jacobian @ x, Single)
     assert_type(jacobian @ d, Double)
+    assert_type(x @ jacobian, Single)
+    assert_type([1, 2, 3] @ jacobian, Double)
     assert_type(jacobian.matvec([1, 2, 3]), Double)
     assert_type(jacobian.rmatvec(x), Single)
     assert_type(jacobian.diagonal(), Single)
