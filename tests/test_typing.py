@@ -1,10 +1,11 @@
-"""Whether what type checkers are told is true: each `assert_type` of typing_sample.py, when it runs.
+"""Whether what type checkers are told is true: each `assert_type` of the samples, when it runs.
 
 That they see what stands there is for mypy and basedpyright to say, in `make lint`; neither is needed here.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 import re
@@ -50,6 +51,16 @@ def test_sample(function: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sample, "assert_type", lambda value, kind: seen.append(check(value, kind)))
     function()
     assert seen
+
+
+def test_sample_of_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Likewise of fastsoft.torch."""
+    pytest.importorskip("torch", reason="NOT TESTED: PyTorch is not installed")
+    tensors = importlib.import_module("typing_sample_torch")
+    seen = []
+    monkeypatch.setattr(tensors, "assert_type", lambda value, kind: seen.append(check(value, kind)))
+    tensors.tensors()
+    assert len(seen) == 4
 
 
 def test_a_wrong_claim_is_found() -> None:

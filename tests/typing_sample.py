@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fastsoft
+from fastsoft.compat import scipy as compat
 
 Half = npt.NDArray[np.float16]
 Single = npt.NDArray[np.float32]
@@ -244,6 +245,23 @@ def dask_arrays() -> None:
     assert_type(fastsoft.cross_entropy_grad(x, a, return_singular=True), tuple[Array, Array])
     assert_type(fastsoft.softmax_cross_entropy(a, labels, reduction="mean"), Array)
     assert_type(fastsoft.softmax_cross_entropy_with_grad(a, labels), tuple[Array, Array])
+
+
+def scipys() -> None:
+    """Under SciPy's names all axes go together, and what has none is a number."""
+    m: Matrix = np.ones((2, 3), np.float32)
+    assert_type(compat.softmax(m), Matrix)
+    assert_type(compat.log_softmax(x, 0), Single)
+    assert_type(compat.softmax(np.float32(1)), np.float32)
+    assert_type(compat.softmax(1.0), np.float64)
+    assert_type(compat.log_softmax([[1, 2], [3, 4]]), Double)
+    assert_type(compat.softmax(i), Double)
+    assert_type(compat.logsumexp(x), np.float32)
+    assert_type(compat.logsumexp(x, return_sign=True), tuple[np.float32, np.float32])
+    assert_type(compat.logsumexp([1, 2], b=[3.0, -4.0]), np.float64)
+    assert_type(compat.logsumexp(i, b=2, return_sign=True), tuple[np.float64, np.float64])
+    assert_type(compat.logsumexp(x, axis=1, b=d), Any)
+    assert_type(compat.logsumexp(x, axis=1, return_sign=True), tuple[Any, Any])
 
 
 def settings() -> None:

@@ -8,7 +8,8 @@ The axis is None, all axes together, unless it is given; `logsumexp` takes weigh
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,23 @@ from .._run import lazy, quiet
 
 Array = np.ndarray[Any, Any]
 Axis = int | tuple[int, ...] | None
+F = TypeVar("F", bound=np.floating[Any])
+S = TypeVar("S", bound=tuple[int, ...])
+Widened = Sequence[float] | Sequence[Sequence[float]] | npt.NDArray[np.integer[Any] | np.bool_]  # to float64
 
 __all__ = ["log_softmax", "logsumexp", "softmax"]
 
 
+@overload
+def softmax(x: np.ndarray[S, np.dtype[F]], axis: Axis = None) -> np.ndarray[S, np.dtype[F]]: ...
+@overload
+def softmax(x: F, axis: Axis = None) -> F: ...
+@overload
+def softmax(x: float, axis: Axis = None) -> np.float64: ...
+@overload
+def softmax(x: Widened, axis: Axis = None) -> npt.NDArray[np.float64]: ...
+@overload
+def softmax(x: npt.ArrayLike, axis: Axis = None) -> Any: ...
 def softmax(x: npt.ArrayLike, axis: Axis = None) -> Any:
     """Softmax, with the arguments of SciPy [1]_: exp(x_i) / sum_j exp(x_j).
 
@@ -57,6 +71,16 @@ def softmax(x: npt.ArrayLike, axis: Axis = None) -> Any:
     return api.softmax(x, axis)[()]
 
 
+@overload
+def log_softmax(x: np.ndarray[S, np.dtype[F]], axis: Axis = None) -> np.ndarray[S, np.dtype[F]]: ...
+@overload
+def log_softmax(x: F, axis: Axis = None) -> F: ...
+@overload
+def log_softmax(x: float, axis: Axis = None) -> np.float64: ...
+@overload
+def log_softmax(x: Widened, axis: Axis = None) -> npt.NDArray[np.float64]: ...
+@overload
+def log_softmax(x: npt.ArrayLike, axis: Axis = None) -> Any: ...
 def log_softmax(x: npt.ArrayLike, axis: Axis = None) -> Any:
     """Logarithm of the softmax, with the arguments of SciPy [1]_: x_i - log sum_j exp(x_j).
 
@@ -91,6 +115,41 @@ def log_softmax(x: npt.ArrayLike, axis: Axis = None) -> Any:
     return api.log_softmax(x, axis)[()]
 
 
+@overload
+def logsumexp(
+    a: npt.NDArray[F], axis: None = None, b: None = None, keepdims: Literal[False] = False,
+    return_sign: Literal[False] = False,
+) -> F: ...
+@overload
+def logsumexp(
+    a: npt.NDArray[F], axis: None = None, b: None = None, keepdims: Literal[False] = False, *,
+    return_sign: Literal[True],
+) -> tuple[F, F]: ...
+@overload
+def logsumexp(
+    a: float | Widened, axis: None = None, b: float | Widened | None = None, keepdims: Literal[False] = False,
+    return_sign: Literal[False] = False,
+) -> np.float64: ...
+@overload
+def logsumexp(
+    a: float | Widened, axis: None = None, b: float | Widened | None = None, keepdims: Literal[False] = False, *,
+    return_sign: Literal[True],
+) -> tuple[np.float64, np.float64]: ...
+@overload
+def logsumexp(
+    a: npt.ArrayLike, axis: Axis = None, b: npt.ArrayLike | None = None, keepdims: bool = False,
+    return_sign: Literal[False] = False,
+) -> Any: ...
+@overload
+def logsumexp(
+    a: npt.ArrayLike, axis: Axis = None, b: npt.ArrayLike | None = None, keepdims: bool = False, *,
+    return_sign: Literal[True],
+) -> tuple[Any, Any]: ...
+@overload
+def logsumexp(
+    a: npt.ArrayLike, axis: Axis = None, b: npt.ArrayLike | None = None, keepdims: bool = False,
+    return_sign: bool = False,
+) -> Any: ...
 def logsumexp(
     a: npt.ArrayLike,
     axis: Axis = None,
