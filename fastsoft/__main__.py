@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 import fastsoft
-from fastsoft import _bench, _stream
+from fastsoft import _bench, _stream, _threads
 
 DESCRIPTION = "Fast, accurate softmax: of .npy and .npz files and of pipes, and measured beside NumPy on this machine."
 EXAMPLES = """\
@@ -27,6 +27,8 @@ examples:
 
 An exit status of 1 is an error while running, 2 a wrong command line, 130 an interrupt (Ctrl-C), 141 an output that
 nobody reads on (as in | head).
+
+On a terminal a bar shows how far long work is, if tqdm is installed: pip install fastsoft[cli]
 """
 INFO_EXAMPLES = """\
 examples:
@@ -52,9 +54,9 @@ STREAMED = {
     "logsumexp": "log sum_j exp(x_j)",
 }
 SOURCE = """an .npy file, which is mapped, so it may be larger than memory; an .npz file, whose arrays are read into
-memory one after the other; or - for an .npy file from standard input, read into memory"""
-TARGET = """an .npy file, or an .npz file for an .npz; it appears when complete and must not exist yet. Or - for an .npy
-file to standard output, written in blocks as they are ready"""
+memory one after the other; or - for an .npy file from standard input, read into memory, as from any other pipe"""
+TARGET = """a name that ends in .npy, or for an .npz in .npz; the file appears when complete and must not exist yet. Or
+- for an .npy file to standard output, written in blocks as they are ready"""
 ARRAY = "of an .npz: take this one alone; may be given several times (default: all)"
 
 
@@ -87,8 +89,10 @@ def _info(_: argparse.Namespace) -> None:
 def _run_bench(arguments: argparse.Namespace) -> None:
     if arguments.threads is not None:
         fastsoft.set_num_threads(arguments.threads)
+    for path in filter(None, (arguments.json, arguments.plot)):
+        _bench.check_writable(path)  # say before the measuring what would go wrong after it
     if arguments.plot:
-        _bench.figure_class()  # without matplotlib, say so before the measuring
+        _bench.check_format(arguments.plot)
     results = _bench.bench(quick=arguments.quick, progress=_progress)
     print(_bench.table(results))
     if arguments.json:
@@ -99,9 +103,11 @@ def _run_bench(arguments: argparse.Namespace) -> None:
 
 def _run_stream(arguments: argparse.Namespace) -> None:
     source, target = arguments.source, arguments.target
-    if source.endswith(".npz") != target.endswith(".npz"):
+    if _stream.is_npz(source) != _stream.is_npz(target):
         arguments.error(f"an .npz goes to an .npz, and nothing else does: IN is {source}, OUT is {target}")
-    if arguments.array and not source.endswith(".npz"):
+    if target != "-" and not target.lower().endswith((".npy", ".npz")):
+        arguments.error(f"OUT must end in .npy, or be - for standard output: it is {target}")
+    if arguments.array and not _stream.is_npz(source):
         arguments.error(f"--array takes arrays of an .npz: IN is {source}")
     options = {"num_threads": arguments.threads}
     if "temperature" in arguments:
@@ -145,23 +151,25 @@ def _signals_as_exit() -> Iterator[None]:
             signal.signal(each, before[each])
 
 
-def _positive(text: str, number: type[float] = int, words: str = "integer") -> float:
+def _positive(text: str, number: type[float] = int, words: str = "integer", largest: float = math.inf) -> float:
     try:
-        if 0 < (value := number(text)) < math.inf:
+        if 0 < (value := number(text)) <= largest and value < math.inf:
             return value
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"must be a positive {words}, not {text!r}")
+    limit = f" up to {largest}" if largest < math.inf else ""
+    raise argparse.ArgumentTypeError(f"must be a positive {words}{limit}, not {text!r}")
 
 
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     temperature = partial(_positive, number=float, words="finite number")
+    count = partial(_positive, largest=_threads.LIMIT)
     parser = argparse.ArgumentParser("fastsoft", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"fastsoft {fastsoft.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     threads = argparse.ArgumentParser(add_help=False)
-    threads.add_argument("--threads", type=_positive, metavar="N", help="threads to use (default: as fastsoft chooses)")
+    threads.add_argument("--threads", type=count, metavar="N", help="threads to use (default: as fastsoft chooses)")
 
     def add(name: str, examples: str, **keywords: Any) -> argparse.ArgumentParser:
         return commands.add_parser(name, epilog=examples, formatter_class=raw, **keywords)

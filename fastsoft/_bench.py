@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import math
+import os
 import platform
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -161,6 +163,28 @@ def figure_class() -> Any:
         return importlib.import_module("matplotlib.figure").Figure
     except ImportError as error:
         raise ImportError("--plot needs matplotlib: pip install fastsoft[cli]") from error
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise OSError if a file of this name cannot be made or replaced. Nothing is made yet."""
+    path = Path(path)
+    if path.is_dir():
+        wrong = errno.EISDIR
+    elif not path.parent.is_dir():
+        wrong = errno.ENOTDIR if path.parent.exists() else errno.ENOENT
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        wrong = errno.EACCES
+    else:
+        return
+    raise OSError(wrong, os.strerror(wrong), str(path))
+
+
+def check_format(path: str | Path) -> None:
+    """Raise ValueError if `plot` could not write a file with this suffix, ImportError if it could write none."""
+    kinds = figure_class()().canvas.get_supported_filetypes()
+    suffix = Path(path).suffix
+    if suffix and suffix[1:].lower() not in kinds:
+        raise ValueError(f"--plot {path}: the name must end in one of .{', .'.join(sorted(kinds))}")
 
 
 def plot(results: Sequence[Result], path: str | Path) -> None:

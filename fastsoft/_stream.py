@@ -8,6 +8,7 @@ inner: none holds a part of a row, so a block gives what the whole array would.
 from __future__ import annotations
 
 import errno
+import io
 import math
 import mmap
 import os
@@ -53,8 +54,8 @@ def stream(
     def write(file: IO[bytes], x: Array, place: str, mapped: bool = False) -> None:
         _write(file, mapped, function, x, axis, place, progress, options)
 
-    if source.endswith(".npz"):
-        with _read(source, ".npz file", zipfile.ZipFile, source) as archive:
+    if is_npz(source):
+        with _read(source, ".npz file", lambda: zipfile.ZipFile(_seekable(source))) as archive:
             members = _members(archive, source, arrays)
 
             def write_all(file: IO[bytes]) -> None:
@@ -76,6 +77,11 @@ def stream(
         _save(path, force, lambda file: write(file, x, place, mapped=path is not None))
 
 
+def is_npz(name: str) -> bool:
+    """Whether a file of this name holds several arrays."""
+    return name.lower().endswith(".npz")
+
+
 def _read(place: str, kind: str, read: Callable[..., Read], *arguments: Any) -> Read:
     """What read(*arguments) gives; errors say that `place` should be a file of this kind."""
     try:
@@ -87,13 +93,26 @@ def _read(place: str, kind: str, read: Callable[..., Read], *arguments: Any) -> 
 
 
 def _map(source: str) -> Array:
+    """Map an .npy file, or read it where it has no place to map, as a pipe."""
+    if not Path(source).is_file():
+        with open(source, "rb") as file:
+            return _whole(file)
     return np.lib.format.open_memmap(source, mode="r")  # nothing is ever unpickled
+
+
+def _seekable(source: str) -> str | IO[bytes]:
+    """What zipfile, which begins at the end, reads of a file, or of a pipe."""
+    return source if Path(source).is_file() or not os.path.lexists(source) else io.BytesIO(Path(source).read_bytes())
 
 
 def _whole(file: IO[bytes]) -> Array:
     """Read the array of an .npy file to its end, where a zip file finds out whether it is what was written."""
+    start = [file.read(2)]
+    if start == [b"PK"]:
+        raise ValueError("it looks like an .npz, which is read only from a file whose name ends so")
     # With no other attribute NumPy takes no file for one in which it could seek.
-    x: Array = np.lib.format.read_array(SimpleNamespace(read=file.read), allow_pickle=False)
+    reader = SimpleNamespace(read=lambda size: start.pop() if start else file.read(size))
+    x: Array = np.lib.format.read_array(reader, allow_pickle=False)
     if file.read(1):
         raise ValueError("there are more bytes after the array")
     return x

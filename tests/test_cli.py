@@ -384,6 +384,38 @@ def test_existing_output_is_found_before_standard_input_is_read(
     assert "out.npy: the output exists already" in fails(capsys, "softmax", "-", "out.npy")
 
 
+@posix
+@pytest.mark.parametrize("kind", ["npy", "npz"])
+def test_pipe_with_a_name(kind: str) -> None:
+    """A FIFO, or what the system calls /dev/stdin, is read whole."""
+    x = logits(200, 300)
+    (np.save if kind == "npy" else np.savez)(f"in.{kind}", x)
+    os.mkfifo(f"pipe.{kind}")
+    writer = subprocess.Popen(["sh", "-c", f"cat in.{kind} > pipe.{kind}"])
+    assert main(["softmax", f"pipe.{kind}", f"out.{kind}"]) == 0
+    assert writer.wait() == 0
+    got = np.load(f"out.{kind}")
+    same(got if kind == "npy" else got["arr_0"], fastsoft.softmax(x))
+
+
+@linux
+def test_standard_input_by_its_name() -> None:
+    x = save(logits(200, 300))
+    for n, line in enumerate(("cat in.npy | {}", "{} < in.npy")):
+        command = f"{shlex.quote(sys.executable)} -m fastsoft softmax /dev/stdin out{n}.npy"
+        result = subprocess.run(line.format(command), shell=True, env=own_process(), capture_output=True)
+        assert (result.returncode, result.stderr) == (0, b"")
+        same(np.load(f"out{n}.npy"), fastsoft.softmax(x))
+
+
+def test_npz_in_a_pipe(feed: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]) -> None:
+    """... or under another name: the message says what it is."""
+    np.savez("in.npz", logits(3, 4))
+    feed(Path("in.npz").read_bytes())
+    assert "standard input: not a complete .npy file" in (message := fails(capsys, "softmax", "-", "out.npy"))
+    assert "it looks like an .npz" in message
+
+
 def test_files_with_the_name_of_a_pipe() -> None:
     x = save(logits(3, 4), "in.npy")
     Path("in.npy").rename("-")
@@ -1012,10 +1044,39 @@ def test_bench_threads() -> None:
         fastsoft.set_num_threads(before)
 
 
-@pytest.mark.usefixtures("short")
-def test_bench_file_that_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--quick", "--json", "missing/bench.json"]) == 1
-    assert "missing/bench.json: No such file" in capsys.readouterr().err
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No measuring begins."""
+    monkeypatch.setattr(_bench, "bench", lambda **_: pytest.fail("it measures"))
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("missing/bench.json", "No such file"),
+        ("in.npy/bench.json", "Not a directory"),
+        (".", "Is a directory"),
+        ("locked/bench.json", "Permission denied"),
+    ],
+)
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_bench_file_that_cannot_be_written(
+    option: str, name: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found before the measuring, and nothing is made."""
+    save(1)
+    Path("locked").mkdir()
+    access = os.access  # which lets root write anywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "locked" and access(path, mode))
+    assert f"{name}: {message}" in fails(capsys, "bench", option, name)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_bench_plot_of_unknown_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    message = fails(capsys, "bench", "--plot", "bench.nosuch")
+    assert "--plot bench.nosuch: the name must end in one of " in message and " .png, " in message
 
 
 def test_bench_cases_are_within_reach() -> None:
@@ -1075,14 +1136,18 @@ WRONG = [
     ["softmax", "in.npy", "out.npy", "more.npy"],
     ["softmax", "in.npy", "out.npy", "--axis", "x"],
     *(["softmax", "in.npy", "out.npy", f"--temperature={value}"] for value in ("warm", "0", "-1", "nan", "inf")),
-    ["softmax", "in.npy", "out.npy", "--threads", "0"],
+    *(["softmax", "in.npy", "out.npy", "--threads", n] for n in ("0", "4097")),
     ["logsumexp", "in.npy", "out.npy", "--temperature", "2"],
     ["softmax", "in.npy", "out.npz"],
     ["softmax", "in.npz", "out.npy"],
+    ["softmax", "in.NPZ", "out.npy"],
+    ["softmax", "in.npy", "out.txt"],
+    ["softmax", "in.npy", "out"],
     ["softmax", "in.npz", "-"],
     ["softmax", "-", "out.npz"],
     ["softmax", "in.npy", "out.npy", "--array", "x"],
     ["bench", "--threads", "two"],
+    ["bench", "--threads", "4097"],
     ["info", "--force"],
 ]
 
@@ -1094,3 +1159,9 @@ def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> Non
         main(argv)
     assert stop.value.code == 2 and "usage: fastsoft" in capsys.readouterr().err
     assert os.listdir() == ["in.npy"]
+
+
+def test_wrong_usage_names_the_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["softmax", "in.npy", "out.npy", "--threads", "4097"])
+    assert "argument --threads: must be a positive integer up to 4096, not '4097'" in capsys.readouterr().err
