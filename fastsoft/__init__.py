@@ -58,10 +58,16 @@ __all__ = [
 ]
 
 
+_HINTS = {
+    "torch": f"; write `import {__name__}.torch` first",
+    "compat": f"; write `import {__name__}.compat.scipy` first",
+    "dask": "; the functions take Dask arrays as they are",
+}
+
+
 def __getattr__(name: str) -> str:  # read when asked for: importlib.metadata takes its time
     if name == "__version__":
         from ._config import version
 
         return version()
-    also = f"; write `import {__name__}.{name}` first" if name in ("torch", "compat") else ""
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{also}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{_HINTS.get(name, '')}")

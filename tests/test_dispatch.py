@@ -33,7 +33,9 @@ def test_source_tree_that_is_not_compiled(tmp_path: Path) -> None:
     start_there = f"import os, sys; os.chdir({str(tmp_path)!r}); [sys.meta_path.remove(f) for f in {editable}]"
     done = python(f"{start_there}; import fastsoft")
     assert "ImportError: this is fastsoft's source tree, which is not compiled" in done.stderr
-    for name, also in (("torch", "; write `import fastsoft.torch` first"), ("nonsense", "")):
+    hints = {"torch": "; write `import fastsoft.torch` first", "nonsense": ""}
+    hints |= {"compat": "; write `import fastsoft.compat.scipy` first", "dask": "; the functions take Dask arrays"}
+    for name, also in hints.items():
         done = python(f"import fastsoft; fastsoft.{name}")
         assert f"AttributeError: module 'fastsoft' has no attribute '{name}'{also}" in done.stderr
 

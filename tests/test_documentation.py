@@ -167,6 +167,13 @@ def test_readme_has_code() -> None:
     assert [name for name in ("softmax", "log_softmax", "logsumexp") if f"fastsoft.{name}(" not in code] == []
 
 
+@pytest.mark.parametrize("page", [*TREE.glob("*.md"), *TREE.glob("*/README.md")], ids=name_of)
+def test_links_of_files(page: Path) -> None:
+    """What a file that is no page links to in the source tree is there."""
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
 def test_broken_links_are_found(tmp_path: Path) -> None:
     """tools/check_links.py names the links to no file and to no place in a file, and no others."""
     (tmp_path / "sub").mkdir()
