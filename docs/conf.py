@@ -1,9 +1,12 @@
 """How Sphinx builds these pages: `make docs`, with the dependency group `docs` and fastsoft installed."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+from docutils import nodes
 
 import fastsoft
 
@@ -77,3 +80,15 @@ def write_help() -> None:
 
 
 write_help()
+
+
+def describe_thumbnails(app, doctree, _):
+    """Give the thumbnails, which sphinx-gallery leaves without an alternative text, the titles of their pages."""
+    for image in doctree.findall(nodes.image):
+        found = re.fullmatch(r"(generated/\w+)/images/thumb/sphx_glr_(\w+)_thumb\.\w+", image["uri"])
+        if found:
+            image["alt"] = app.env.titles["/".join(found.groups())].astext()
+
+
+def setup(app):
+    app.connect("doctree-resolved", describe_thumbnails)

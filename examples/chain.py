@@ -9,6 +9,8 @@ and v a vector. Gradients are compared with central differences of order 4, wher
     python chain.py
 """
 
+# sphinx_gallery_thumbnail_path = "thumbnails/chain.svg"
+
 import numpy as np
 
 import fastsoft

@@ -13,6 +13,8 @@ The logits are made when they are needed, as a model makes them::
     python dask_vocabulary.py
 """
 
+# sphinx_gallery_thumbnail_path = "thumbnails/dask_vocabulary.svg"
+
 import math
 import time
 from pathlib import Path

@@ -9,6 +9,8 @@ compared with its reference implementation, without it with plain NumPy::
     python onnx_losses.py
 """
 
+# sphinx_gallery_thumbnail_path = "thumbnails/onnx_losses.svg"
+
 from itertools import product
 
 import numpy as np
