@@ -15,7 +15,7 @@ bench:
 lint:
 	ruff check . && cython-lint fastsoft && mypy && basedpyright && codespell
 
-docs:  # the pages, in docs/_build/index.html, what their code blocks say, and docstrings; with the group `docs` installed
+docs:  # the pages, in docs/_build/index.html; their links and code blocks; docstrings. With the group `docs` installed
 	$(PYTHON) -m sphinx -W --keep-going -b html docs docs/_build
 	$(PYTHON) tools/check_links.py docs/_build
 	$(PYTHON) -m pytest --doctest-glob="*.rst" docs/*.rst
