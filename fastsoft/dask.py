@@ -217,14 +217,12 @@ class _Call:
 
 
 def _array(name: str, a: Any) -> Any:
-    """As a Dask array, of a dtype that the kernels take; masks and targets keep theirs."""
+    """As a Dask array, of a dtype that the kernels take; masks and targets stay as they are, and are checked later."""
+    if name in ("where", "t"):
+        return a if lazy(a) else da.from_array(a if isinstance(a, np.ma.MaskedArray) else np.asarray(a), chunks=-1)
     if not lazy(a):
-        plain = name in ("where", "t") and not isinstance(a, np.ma.MaskedArray)
-        a = da.from_array(np.asarray(a) if plain else _validate.array(a, name), chunks=-1)
-    meta = meta_from_array(a)
-    if name in ("where", "t") and not isinstance(meta, np.ma.MaskedArray):
-        return a
-    return a.astype(_validate.array(meta, name).dtype)
+        a = da.from_array(_validate.array(a, name), chunks=-1)
+    return a.astype(_validate.array(meta_from_array(a), name).dtype)
 
 
 def _known(shape: tuple[float, ...]) -> Axes:
@@ -233,8 +231,9 @@ def _known(shape: tuple[float, ...]) -> Axes:
 
 
 def _like(a: Any) -> Array:
-    """An array of its shape and dtype that takes no memory."""
-    return np.broadcast_to(np.zeros((), a.dtype), _known(a.shape))
+    """An array of its shape, dtype and kind that takes no memory."""
+    like = np.broadcast_to(np.zeros((), a.dtype), _known(a.shape))
+    return np.ma.asarray(like) if isinstance(meta_from_array(a), np.ma.MaskedArray) else like
 
 
 def _two_arrays(names: tuple[str, ...], x: Any, v: Any) -> tuple[Any, Any]:
@@ -265,7 +264,7 @@ def _with_targets(names: tuple[str, ...], x: Any, t: Any, axis: int, ignore_inde
     batch = _known(_validate.without(x.shape, axis))
     if _validate.are_labels(_like(t), batch):
         check = partial(_labels, n=x.shape[axis] if x.ndim else 1, ignore_index=ignore_index)
-        return x, t.map_blocks(check, dtype=np.int64, meta=check(np.empty((0,) * t.ndim, t.dtype))), True
+        return x, t.map_blocks(check, dtype=np.int64, meta=check(meta_from_array(t))), True
     if names[0] == "x" and _known(t.shape) != _known(x.shape):
         losses._Job._dense(_like(x), _like(t), batch, ignore_index)  # says what is wrong
     return *_two_arrays(names, x, t.astype(_validate.array(meta_from_array(t), "t").dtype)), False
