@@ -30,7 +30,6 @@ from ._run import (
     VJP_FROM_OUTPUT,
     VJP_GAP,
     lazy,
-    pieces,
     quiet,
 )
 from .state import LogSumExp
@@ -400,71 +399,87 @@ def _rows(total: tuple[LogSumExp], *, axis: Axes, keepdims: bool, **_: Any) -> A
     return np.expand_dims(y, axis) if keepdims else y
 
 
+# ---- parts of a chunk: what is made of them on the way takes more than they do ----
+
+PART = 1 << 18  # numbers
+
+
+def _blocks(shape: Axes) -> Iterator[tuple[slice, ...]]:
+    """Where the blocks of an array are, each of PART numbers at most, contiguous where the array is."""
+    inner = math.prod(shape[1:])
+    if not shape:
+        yield ()
+    elif inner > PART:
+        for k in range(shape[0]):
+            yield from ((slice(k, k + 1), *block) for block in _blocks(shape[1:]))
+    elif inner:
+        for start in range(0, shape[0], PART // inner):
+            yield slice(start, min(start + PART // inner, shape[0])), *(slice(0, n) for n in shape[1:])
+
+
+def _parts(x: Array, k: int) -> Iterator[tuple[Any, Any]]:
+    """Where the parts of a chunk with the class axis k are, and their rows among its rows."""
+    for part in _blocks(x.shape):
+        yield part, part[:k] + part[k:][1:]
+
+
 # ---- products with the Jacobian ----
 # Sums, and what is made of them, are in more digits than the result: in float64, for float64 in longdouble.
-
-
-def _parts(x: Array, k: int) -> Iterator[tuple[Any, ...]]:
-    """Indices of parts along the class axis, of some 2^18 numbers each."""
-    n = x.shape[k]
-    for start, stop in pieces(n, max(1, x.size // max(n, 1)) * 64):
-        yield (..., slice(start, stop), *(slice(None),) * (-k - 1))
-
 
 def _wide(dtype: Any) -> Any:
     return np.longdouble if dtype == np.float64 else np.float64
 
 
-def _weights(kind: int, totals: list[Any], y: Array, k: int, num_threads: int) -> Array:
+def _weights(kind: int, totals: list[Any], rows: Any, y: Array, k: int, num_threads: int) -> Array:
     """The probabilities of a part, in more digits."""
     if kind == VJP_FROM_OUTPUT:
         return y.astype(_wide(y.dtype))
     if kind == LOG_VJP_FROM_OUTPUT:
         return np.asarray(np.exp(y.astype(_wide(y.dtype))))
-    state: LogSumExp = totals[0][0]
-    return state.softmax(y.astype(np.float64, copy=False), k, num_threads=num_threads).astype(_wide(y.dtype))
+    state = totals[0][0]._some(rows)
+    p: Array = state.softmax(y.astype(np.float64, copy=False), k, num_threads=num_threads)
+    return p.astype(_wide(y.dtype), copy=False)
 
 
 def _wide_state(x: Array, v: Array, *, axis: Axes, temperature: float, num_threads: int,
                 **_: Any) -> tuple[LogSumExp, Array]:  # fmt: skip
-    k = axis[0]
-    state = LogSumExp(_validate.without(x.shape, k % x.ndim), dtype=np.float64, temperature=temperature)
-    for part in _parts(x, k):
-        state.update(x[part].astype(np.float64, copy=False), k, num_threads=num_threads)
-    return state, *_sum_of_v(x, v, axis=axis)
+    (state,) = _state(x, axis=axis, temperature=temperature, num_threads=num_threads)
+    return state._some(..., np.float64), *_sum_of_v(x, v, axis=axis)
 
 
 def _sum_of_v(x: Array, v: Array, *, axis: Axes, **_: Any) -> tuple[Array]:
     return (np.asarray(v.sum(axis[0], dtype=_wide(v.dtype))),)
 
 
-def _averages(*found: Any, kind: int, axis: Axes, num_threads: int, **_: Any) -> tuple[Array, Array]:
+def _averages(*found: Any, kind: int, axis: Axes, num_threads: int, **_: Any) -> tuple[Array, ...]:
     """The sum of the probabilities, of which each is rounded, and of v by them."""
     *totals, x, v = found
     k = axis[0]
-    one = dot = np.zeros(_validate.without(x.shape, k % x.ndim), _wide(x.dtype))
-    for part in _parts(x, k):
-        p = _weights(kind, totals, x[part], k, num_threads)
-        one, dot = one + p.sum(k), dot + (p * v[part]).sum(k)
-    return one, dot
+    sums = np.zeros((2, *_validate.without(x.shape, k % x.ndim)), _wide(x.dtype))
+    for part, rows in _parts(x, k):
+        p = _weights(kind, totals, rows, x[part], k, num_threads)
+        sums[:, *rows] += np.array([p.sum(k), (p * v[part]).sum(k)])
+    return tuple(sums)
 
 
 def _products(*found: Any, kind: int, axis: Axes, temperature: float, num_threads: int, **_: Any) -> Array:
     """p (v - v.p) / T or (v - p sum(v)) / T"""
     *totals, x, v = found
-    k = axis[0]
+    k, sums = axis[0], np.array([s for s in totals[-1] if not isinstance(s, LogSumExp)])
     z = np.empty(x.shape, x.dtype)
-    sums = [np.expand_dims(s, k) for s in totals[-1] if not isinstance(s, LogSumExp)]
-    for part in _parts(x, k):
-        p = _weights(kind, totals, x[part], k, num_threads)
-        if kind == VJP:  # the rounding that all probabilities of a row have in common goes
-            p /= sums[0]
-            y = p * (v[part] - sums[1] / sums[0])
+    for part, rows in _parts(x, k):
+        p, w = _weights(kind, totals, rows, x[part], k, num_threads), v[part]
+        s = np.expand_dims(sums[:, *rows], k)
+        if kind == VJP:  # the rounding that all probabilities of a row have in common goes with s[0]
+            y = w * s[0] - s[1]
+            p /= s[0] ** 2
+            y *= p
         elif kind == VJP_FROM_OUTPUT:
-            y = p * (v[part] - sums[1])
+            y = p * (w - s[1])
         else:
-            y = v[part] - p * sums[0]
-        z[part] = y / _wide(x.dtype)(temperature)
+            y = w - p * s[0]
+        y /= _wide(x.dtype)(temperature)
+        z[part] = y
     return z
 
 
@@ -493,8 +508,12 @@ def _loss_of_picked(total: tuple[Array], *, num_threads: int, **_: Any) -> Array
 
 
 def _terms(z: Array, t: Array, *, axis: Axes, num_threads: int, **_: Any) -> tuple[Array]:
-    loss = losses.cross_entropy(z.astype(np.float64), t.astype(np.float64), axis[0], num_threads=num_threads)
-    return (loss.astype(np.longdouble),)
+    k = axis[0]
+    loss = np.zeros(_validate.without(z.shape, k % z.ndim), np.longdouble)
+    for part, rows in _parts(z, k):
+        some, its = (a[part].astype(np.float64, copy=False) for a in (z, t))
+        loss[rows] += losses.cross_entropy(some, its, k, num_threads=num_threads)
+    return (loss,)
 
 
 def _sum_of_terms(total: tuple[Array], *, dtype: Any, **_: Any) -> Array:
@@ -510,29 +529,33 @@ def _work(dtype: Any, temperature: float) -> Any:
 def _logits(x: Array, t: Array, first: Array, *, axis: Axes, labels: bool, temperature: float, num_threads: int,
             **_: Any) -> tuple[Any, ...]:  # fmt: skip
     """The state, and with labels their logits."""
-    x = x.astype(_work(x.dtype, temperature), copy=False)
-    state = _state(x, axis=axis, temperature=temperature, num_threads=num_threads)
-    return (*state, *_picked(x, t, first, axis=axis)) if labels else state
+    (state,) = _state(x, axis=axis, temperature=temperature, num_threads=num_threads)
+    state = state._some(..., _work(x.dtype, temperature))
+    return (state, _picked(x, t, first, axis=axis)[0].astype(state.dtype)) if labels else (state,)
 
 
-def _targets(t: Array, first: Array, n: int, k: int, options: dict[str, Any], dtype: Any) -> Any:
-    """w_i ((1 - e) t_i + e / n) of a chunk of n classes; of labels only what they do not stand for, w_i e / n."""
+def _targets(t: Array, part: Any, first: Array, k: int, options: dict[str, Any], dtype: Any) -> Any:
+    """w_i ((1 - e) t_i + e / n) of a part of a chunk; of labels only what they do not stand for, w_i e / n."""
     e = options["label_smoothing"]
-    a = e / options["n"] + (0 if options["labels"] else (1 - e) * t.astype(dtype, copy=False))
+    a = e / options["n"] + (0 if options["labels"] else (1 - e) * t[part].astype(dtype, copy=False))
     if options["weight"] is not None:
         start = int(first.reshape(()))
-        w = np.asarray(options["weight"], dtype)[start : start + n]
+        w = np.asarray(options["weight"], dtype)[start + part[k].start : start + part[k].stop]
         a = a * w.reshape(-1, *(1,) * (-k - 1))
     return a
 
 
-def _spread(total: tuple[Any, ...], x: Array, t: Array, first: Array, **options: Any) -> tuple[Array, Array]:
+def _spread(total: tuple[Any, ...], x: Array, t: Array, first: Array, **options: Any) -> tuple[Array, ...]:
     """The sums of -a_i log p_i and of a_i, with the targets a_i of a chunk."""
     state, k = total[0], options["axis"][0]
-    y = state.log_softmax(x.astype(state.dtype, copy=False), k, num_threads=options["num_threads"])
-    a = np.broadcast_to(_targets(t, first, x.shape[k], k, options, state.dtype), x.shape)
-    terms = np.where(a == 0, 0, -a * y)
-    return terms.sum(k, dtype=np.float64), a.sum(k, dtype=np.float64)
+    sums = np.zeros((2, *state.shape))
+    for part, rows in _parts(x, k):
+        some = x[part].astype(state.dtype, copy=False)
+        y = state._some(rows).log_softmax(some, k, num_threads=options["num_threads"])
+        a = np.broadcast_to(_targets(t, part, first, k, options, state.dtype), y.shape)
+        sums[0, *rows] += np.where(a == 0, 0, -a * y).sum(k, dtype=np.float64)
+        sums[1, *rows] += a.sum(k, dtype=np.float64)
+    return tuple(sums)
 
 
 def _cut_loss(*found: Any, totals: int, labels: bool, label_smoothing: float, weight: Any, z_loss: float,
@@ -542,9 +565,9 @@ def _cut_loss(*found: Any, totals: int, labels: bool, label_smoothing: float, we
     loss = np.zeros(state.shape)
     if labels:
         t = found[-1]
-        weights = (1 - label_smoothing) * _row_weights(t, weight)
         y = state.log_softmax(found[0][1][..., None], num_threads=num_threads)[..., 0]
-        loss = np.where(weights == 0, 0, -weights * y)
+        a = (1 - label_smoothing) * _row_weights(t, weight)
+        loss = np.where(a == 0, 0, -a * y)
     if totals > 1:
         loss = loss + found[1][0]
     if z_loss:
@@ -554,43 +577,55 @@ def _cut_loss(*found: Any, totals: int, labels: bool, label_smoothing: float, we
     return losses._rounded(loss, dtype if reduction == "none" else losses._work(dtype))
 
 
-def _cut_slopes(*found: Any, totals: int, axis: Axes, temperature: float, num_threads: int, **options: Any) -> Array:
+def _cut_slopes(*found: Any, totals: int, axis: Axes, temperature: float, **options: Any) -> Array:
     """The gradient of a chunk: (p_i A - a_i) / T, with A the sum of the targets a_i."""
     x, t, first, *count = found[totals:]
     state, k, labels = found[0][0], axis[0], options["labels"]
-    x, n = x.astype(state.dtype, copy=False), x.shape[k]
+    z = np.zeros(x.shape, options["dtype"])
     scale = 1 / temperature
     if count:
         scale = scale / float(count[0]) if count[0] else 0
-    if not scale or not n:
-        return np.zeros(x.shape, options["dtype"])
-
-    def rows(a: Any) -> Array:
-        return np.expand_dims(np.asarray(scale * a, state.dtype), k)
-
+    if not scale:
+        return z
     spread = np.zeros(state.shape) if totals == 1 else found[1][1]
     if options["z_loss"]:
         spread = spread + 2 * options["z_loss"] * state.result().astype(np.float64)
-    label = (1 - options["label_smoothing"]) * _row_weights(t, options["weight"]) if labels else np.zeros(())
-    a = None if totals == 1 else state.dtype.type(scale) * _targets(t, first, n, k, options, state.dtype)
+    label = (1 - options["label_smoothing"]) * _row_weights(t, options["weight"]) if labels else np.zeros(state.shape)
+    for part, rows in _parts(x, k):
+        a = None
+        if totals > 1:
+            a = state.dtype.type(scale) * _targets(t, part, first, k, options, state.dtype)
+        some = x[part].astype(state.dtype, copy=False)
+        at = _at_labels(t[rows], first + part[k].start, some.shape[k], k) if labels else None
+        weights = [np.expand_dims(np.asarray(scale * w[rows], state.dtype), k) for w in (label, spread)]
+        y = _slopes(state._some(rows), some, a, weights, at, k, options["num_threads"])
+        if labels:
+            np.copyto(y, 0, where=np.expand_dims(t[rows] < 0, k))
+        z[part] = losses._rounded(y, options["dtype"])
+    return z
+
+
+def _slopes(state: LogSumExp, x: Array, a: Any, weights: list[Array], at: tuple[Array, Array] | None, k: int,
+            num_threads: int) -> Array:  # fmt: skip
+    """The same of a part, from what is scaled already: targets a, unless there are labels alone; the weights of the
+    labels, which are `at` their places, and the sums of a."""
+    label, spread = weights
     y = state.softmax(x, k, num_threads=num_threads)
     # Where p is near 1, that is of the label or the largest class, 1 - p is taken as it is.
-    held, place = _at_labels(t, first, n, k) if labels else (True, x.argmax(k, keepdims=True))
+    held, place = (True, x.argmax(k, keepdims=True)) if at is None else at
     some = partial(np.take_along_axis, indices=place, axis=k)
     p, left = some(y), state.softmax_complement(some(x), k, num_threads=num_threads)
     own = 0 if a is None else some(np.broadcast_to(a, x.shape))
-    y *= rows(label + spread)
+    y *= label + spread
     if a is not None:
         y -= a
-    if labels:
-        near = p * rows(spread) - own - left * rows(label)
-    else:
+    if at is None:
         held = p > 0.5
-        near = rows(spread) - own - left * rows(spread)
+        near = spread - own - left * spread
+    else:
+        near = p * spread - own - left * label
     np.put_along_axis(y, place, np.where(held, near, some(y)), k)
-    if labels:
-        np.copyto(y, 0, where=np.expand_dims(t < 0, k))
-    return losses._rounded(y, options["dtype"])
+    return y
 
 
 # ---- the operations ----

@@ -239,12 +239,18 @@ class LogSumExp:
         >>> state.update(np.array([0.0])).result() > before.result()
         np.True_
         """
-        new = LogSumExp(self._shape, dtype=self._dtype, temperature=self._temperature)
-        new._tallies[...] = self._tallies
-        new._seen = self._seen
-        return new
+        return self._some(...)
 
     __copy__ = copy
+
+    def _some(self, rows: Any, dtype: npt.DTypeLike | None = None) -> LogSumExp:
+        """A copy of some rows, for chunks of another dtype: in all of them the same is added up."""
+        tallies = self._tallies[rows]
+        shape, dtype = tallies.shape[:-1], self._dtype if dtype is None else dtype
+        new = LogSumExp(shape, dtype=dtype, temperature=self._temperature)
+        new._tallies[...] = tallies
+        new._seen = self._seen
+        return new
 
     def result(self) -> Array:
         """Logarithm of the sum of exponentials of all classes that have been seen: log sum_j exp(x_j / T).

@@ -6,7 +6,9 @@ import itertools
 import os
 import pickle
 import signal
+import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,13 +68,20 @@ def assert_promised(lazy: Any, got: Any) -> None:
 
 
 class Largest(Callback):  # type: ignore[misc]
-    """The size of the largest chunk that was computed."""
+    """The size of the largest chunk that was computed; where memory is traced, the most bytes that a task had beside
+    what it was given and what it gave."""
 
-    size = 0
+    size = beside = before = 0
+
+    def _pretask(self, *_: Any) -> None:
+        tracemalloc.reset_peak()
+        self.before = tracemalloc.get_traced_memory()[0]
 
     def _posttask(self, key: Any, result: Any, *_: Any) -> None:
         if isinstance(key, tuple):  # a chunk, not the array that was cut, or the one that chunks are put together to
             self.size = max(self.size, *(np.size(a) for a in results(result)))
+            given = sum(a.nbytes for a in results(result) if a is not None)
+            self.beside = max(self.beside, tracemalloc.get_traced_memory()[1] - self.before - given)
 
 
 # ---- what is computed ----
@@ -123,8 +132,9 @@ def test_batch_in_chunks(op: Operation, dtype: str) -> None:
 
 @cut_operations
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_classes_in_chunks(op: Operation, dtype: str) -> None:
-    """The bounds of the whole array, and no task makes more than a chunk."""
+def test_classes_in_chunks(op: Operation, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bounds of the whole array, and no task makes more than a chunk, however it is divided."""
+    monkeypatch.setattr("fastsoft.dask.PART", 100)
     f = getattr(fastsoft, op.name)
     for n, sizes, axis in ((17, (1, 8, 3, 5), -1), (2, (1, 1), -1), (1000, (1, 400, 99, 500), -1), (50, 7, 0)):
         x = logits((12, n), dtype_of(dtype), seed=n)
@@ -315,6 +325,37 @@ def test_shapes_without_much_in_them() -> None:
         assert here(fastsoft.softmax(empty)).shape == shape
         assert here(fastsoft.logsumexp(empty)).shape == shape[:1]
         assert here(fastsoft.softmax_vjp(empty, empty)).shape == shape
+
+
+# ---- how it is computed ----
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_memory_of_a_task(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside its chunks and its result a task has 80 bytes for each of PART numbers at most, and some for each row."""
+    part = 1 << 12
+    monkeypatch.setattr("fastsoft.dask.PART", part)
+    monkeypatch.setattr("fastsoft._validate.ALIGNED", sys.maxsize)  # NumPy's memory, which is traced
+    x = logits((64, 8192), dtype)
+    x[3, 5] = 90  # a class that is certain is computed apart
+    lazy, t = cut(x, 64, 4096), cut(abs(x), 64, 4096)
+    labels, weight = np.zeros(64, int), np.ones(8192)
+    f = fastsoft.softmax_cross_entropy_with_grad
+    calls: list[Any] = [
+        fastsoft.softmax(lazy), fastsoft.log_softmax(lazy.T, 0), fastsoft.logsumexp(lazy), fastsoft.cross_entropy(t, t),
+        fastsoft.cross_entropy(t.T, t.T, 0), f(lazy, labels), f(lazy, t), f(lazy.T, t.T, 0, temperature=1e-20),
+        f(lazy, labels, label_smoothing=0.1, weight=weight, reduction="mean"), f(lazy, t, weight=weight, z_loss=0.1),
+    ]  # fmt: skip
+    for name in PRODUCTS:
+        calls += [getattr(fastsoft, name)(lazy, t), getattr(fastsoft, name)(lazy.T, t.T, 0)]
+    tracemalloc.start()
+    try:
+        for call in calls:
+            with Largest() as largest:
+                here(*results(call))
+            assert largest.beside < 80 * part + (1 << 16) < 64 * 4096 * x.itemsize
+    finally:
+        tracemalloc.stop()
 
 
 # ---- errors ----
