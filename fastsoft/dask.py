@@ -545,6 +545,11 @@ def _targets(t: Array, part: Any, first: Array, k: int, options: dict[str, Any],
     return a
 
 
+def _times_log(a: Array, y: Array) -> Array:
+    """-a y of targets a and logarithms y of probabilities: 0 where a is 0, but NaN in a row that is."""
+    return np.where((a == 0) & ~np.isnan(y), 0, -a * y)
+
+
 def _spread(total: tuple[Any, ...], x: Array, t: Array, first: Array, **options: Any) -> tuple[Array, ...]:
     """The sums of -a_i log p_i and of a_i, with the targets a_i of a chunk."""
     state, k = total[0], options["axis"][0]
@@ -553,7 +558,7 @@ def _spread(total: tuple[Any, ...], x: Array, t: Array, first: Array, **options:
         some = x[part].astype(state.dtype, copy=False)
         y = state._some(rows).log_softmax(some, k, num_threads=options["num_threads"])
         a = np.broadcast_to(_targets(t, part, first, k, options, state.dtype), y.shape)
-        sums[0, *rows] += np.where(a == 0, 0, -a * y).sum(k, dtype=np.float64)
+        sums[0, *rows] += _times_log(a, y).sum(k, dtype=np.float64)
         sums[1, *rows] += a.sum(k, dtype=np.float64)
     return tuple(sums)
 
@@ -567,7 +572,7 @@ def _cut_loss(*found: Any, totals: int, labels: bool, label_smoothing: float, we
         t = found[-1]
         y = state.log_softmax(found[0][1][..., None], num_threads=num_threads)[..., 0]
         a = (1 - label_smoothing) * _row_weights(t, weight)
-        loss = np.where(a == 0, 0, -a * y)
+        loss = _times_log(a, y) if label_smoothing else -a * y  # which is NaN for a label of weight 0 on a -inf logit
     if totals > 1:
         loss = loss + found[1][0]
     if z_loss:

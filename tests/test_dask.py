@@ -213,6 +213,31 @@ def test_losses_with_all_arguments(kind: str, dtype: str) -> None:
                 np.testing.assert_allclose(got, want, rtol=40 * eps, atol=40 * eps)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_losses_of_rows_that_are_not_numbers(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN, +inf or nothing but -inf make loss and gradient NaN, also with weights and targets of 0, unless the row is
+    ignored: as in the whole array."""
+    monkeypatch.setattr("fastsoft.dask.PART", 2)
+    x, eps = logits((7, 4), dtype), float(np.finfo(dtype).eps)
+    x[0, 0], x[1, 0], x[2], x[3, 0], x[4, 2], x[5, 3] = NAN, INF, -INF, -INF, NAN, 60
+    ignored, one = np.array([-1, -1, -1, 0, 1, -1, 2]), np.eye(4, dtype=dtype)[np.arange(7) % 4]
+    targets = (np.zeros(7, int), ignored, np.full(7, -1), np.zeros((7, 4), dtype), one)
+    weights = (None, np.array([0.0, 1, 2, 0]), np.zeros(4))
+    for t, weight, smoothing, (z_loss, temperature), reduction in itertools.product(
+        targets, weights, (0.0, 0.2, 1.0), ((0.0, 1.0), (0.1, 0.5)), ("none", "mean")
+    ):
+        options: dict[str, Any] = {
+            "weight": weight, "label_smoothing": smoothing, "z_loss": z_loss, "temperature": temperature,
+            "reduction": reduction, "ignore_index": -1 if t.ndim == 1 else None,
+        }  # fmt: skip
+        wanted = fastsoft.softmax_cross_entropy_with_grad(x, t, **options)
+        found = here(*fastsoft.softmax_cross_entropy_with_grad(cut(x, 5, (1, 3)), cut(t, 5, 2), **options))
+        for got, want in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(got.astype(float), want.astype(float), rtol=40 * eps, atol=40 * eps)
+        if reduction == "none" and t.ndim == 2:
+            assert np.isnan(found[0]).tolist() == [True, True, True, False, True, False, False]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_confident(dtype: str) -> None:
     """Where the label is nearly certain, but not by what its own chunk knows, loss and gradient keep their digits."""
