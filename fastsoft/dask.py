@@ -426,6 +426,9 @@ def _parts(x: Array, k: int) -> Iterator[tuple[Any, Any]]:
 # ---- products with the Jacobian ----
 # Sums, and what is made of them, are in more digits than the result: in float64, for float64 in longdouble.
 
+SURE = 0.75  # of the classes of a row at most one is more probable, also when all are rounded
+
+
 def _wide(dtype: Any) -> Any:
     return np.longdouble if dtype == np.float64 else np.float64
 
@@ -452,13 +455,20 @@ def _sum_of_v(x: Array, v: Array, *, axis: Axes, **_: Any) -> tuple[Array]:
 
 
 def _averages(*found: Any, kind: int, axis: Axes, num_threads: int, **_: Any) -> tuple[Array, ...]:
-    """The sum of the probabilities, of which each is rounded, and of v by them."""
+    """The sums of the probabilities, of which each is rounded, and of v by them; for VJP also without a class that is
+    nearly certain, whose result is what the others make of it."""
     *totals, x, v = found
     k = axis[0]
-    sums = np.zeros((2, *_validate.without(x.shape, k % x.ndim)), _wide(x.dtype))
+    sums = np.zeros((4 if kind == VJP else 2, *_validate.without(x.shape, k % x.ndim)), _wide(x.dtype))
     for part, rows in _parts(x, k):
-        p = _weights(kind, totals, rows, x[part], k, num_threads)
-        sums[:, *rows] += np.array([p.sum(k), (p * v[part]).sum(k)])
+        p, w = _weights(kind, totals, rows, x[part], k, num_threads), v[part]
+        both = np.array([p.sum(k), (p * w).sum(k)])
+        sums[:2, *rows] += both
+        if kind == VJP:
+            if (sure := p > SURE).any():
+                p[sure] = 0
+                both = np.array([p.sum(k), (p * w).sum(k)])
+            sums[2:, *rows] += both
     return tuple(sums)
 
 
@@ -466,18 +476,27 @@ def _products(*found: Any, kind: int, axis: Axes, temperature: float, num_thread
     """p (v - v.p) / T or (v - p sum(v)) / T"""
     *totals, x, v = found
     k, sums = axis[0], np.array([s for s in totals[-1] if not isinstance(s, LogSumExp)])
+    sums = np.where(np.isfinite(sums), sums, np.nan)  # an infinite v makes all of its row NaN
     z = np.empty(x.shape, x.dtype)
     for part, rows in _parts(x, k):
         p, w = _weights(kind, totals, rows, x[part], k, num_threads), v[part]
         s = np.expand_dims(sums[:, *rows], k)
         if kind == VJP:  # the rounding that all probabilities of a row have in common goes with s[0]
             y = w * s[0] - s[1]
+            if (sure := p > SURE).any():
+                np.copyto(y, w * s[2] - s[3], where=sure)
             p /= s[0] ** 2
             y *= p
         elif kind == VJP_FROM_OUTPUT:
             y = p * (w - s[1])
         else:
             y = w - p * s[0]
+        if kind == LOG_VJP:  # 1 - p as it is where p may be near 1
+            place = x[part].argmax(k, keepdims=True)
+            some = partial(np.take_along_axis, indices=place, axis=k)
+            near = some(x[part]).astype(np.float64, copy=False)
+            left = totals[0][0]._some(rows).softmax_complement(near, k, num_threads=num_threads)
+            np.put_along_axis(y, place, some(w) * left - some(p) * (s[0] - some(w)), k)
         y /= _wide(x.dtype)(temperature)
         z[part] = y
     return z

@@ -238,6 +238,33 @@ def test_losses_of_rows_that_are_not_numbers(dtype: str, monkeypatch: pytest.Mon
             assert np.isnan(found[0]).tolist() == [True, True, True, False, True, False, False]
 
 
+@pytest.mark.parametrize("inserted", [NAN, INF, -INF])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_vector_that_is_not_finite(name: str, inserted: float) -> None:
+    """It makes its whole row NaN, wherever it stands, and no other row."""
+    (op,) = (op for op in OPS if op.name == name)
+    y, v = op.arguments(logits((8, 4), np.float64))
+    y[0, 0] = -INF if name.startswith("log") or not name.endswith("output") else 0
+    clean = v.copy()
+    v[::2][np.arange(4), np.arange(4)] = inserted
+    f = getattr(fastsoft, name)
+    got = here(f(cut(y, 3, (1, 2, 1)), v))
+    assert np.isnan(got[::2]).all()
+    np.testing.assert_allclose(got[1::2], f(y, clean)[1::2], rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_near_certainty(dtype: str) -> None:
+    """What the largest class gets does not cancel, though its chunk does not know the others."""
+    x, v = np.zeros((1, 6), dtype), np.arange(6, dtype=dtype)
+    for gap in (20.0, 40.0, 80.0):
+        x[0, 4] = gap
+        e, lazy, only = np.exp(-gap), cut(x, 1, 2), np.arange(6) == 4
+        lazies = fastsoft.softmax_vjp(lazy, v), fastsoft.softmax_vjp(lazy, only), fastsoft.log_softmax_vjp(lazy, only)
+        want = 9 * e / (1 + 5 * e) ** 2, 5 * e / (1 + 5 * e) ** 2, 5 * e / (1 + 5 * e)
+        np.testing.assert_allclose([y[0, 4] for y in here(*lazies)], want, rtol=4 * np.finfo(dtype).eps)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_confident(dtype: str) -> None:
     """Where the label is nearly certain, but not by what its own chunk knows, loss and gradient keep their digits."""
