@@ -490,6 +490,15 @@ def there(client: Any, *lazy: Any) -> list[Any]:
     return [future.result(timeout=TIMEOUT) for future in client.compute(list(lazy))]
 
 
+LOSS, SLOPES = (op for op in OPS if op.name.startswith("softmax_cross_entropy"))
+
+
+def assert_losses(got: Any, x: Array, t: Array) -> None:
+    """Loss and gradient within the bounds."""
+    for op, y in zip((LOSS, SLOPES), got, strict=True):
+        assert errors(op, y, (x, t)).max() <= op.bound
+
+
 @pytest.mark.parametrize("name", FAMILY)
 def test_on_a_cluster(client: Any, name: str) -> None:
     """Bits where rows are whole; the bits of this process where they are not."""
@@ -503,12 +512,9 @@ def test_on_a_cluster(client: Any, name: str) -> None:
 
 def test_vocabulary_on_a_cluster(client: Any) -> None:
     """Cross-entropy with its gradient, the classes over the workers: as it is here, within the bounds."""
-    (op,) = (op for op in OPS if op.name == "softmax_cross_entropy_with_grad")
-    x = logits((64, 5000), np.float32)
-    x, t = op.arguments(x)
+    x, t = LOSS.arguments(logits((64, 5000), np.float32))
     chunked = cut(x, (40, 24), (1000, 1500, 2500))
-    got = there(client, *fastsoft.softmax_cross_entropy_with_grad(chunked, cut(t, 32)))
-    assert errors(op, tuple(got), (x, t)).max() <= op.bound
+    assert_losses(there(client, *fastsoft.softmax_cross_entropy_with_grad(chunked, cut(t, 32))), x, t)
     loss, _ = there(client, *fastsoft.softmax_cross_entropy_with_grad(chunked, t, reduction="mean"))
     want = fastsoft.softmax_cross_entropy(x.astype(float), t, reduction="mean")
     np.testing.assert_allclose(loss, want, rtol=1e-6)
@@ -536,21 +542,27 @@ def waiting_to_be_killed(block: Array, note: Path, block_id: Any = None) -> Arra
     return block
 
 
-def test_worker_that_is_killed(client: Any, tmp_path: Path) -> None:
-    """While it computes: what it had is computed again."""
+@pytest.mark.parametrize("phase", ["logits", "gradient"])
+def test_worker_that_is_killed(client: Any, tmp_path: Path, phase: str) -> None:
+    """While it reads logits, or with the total of some rows makes their gradient: what it had is computed again."""
     note = tmp_path / "pid"
-    x = logits((20, 600), np.float32)
-    slow = cut(x, 7, 150).map_blocks(waiting_to_be_killed, note=note, dtype=x.dtype, meta=x[:0])
-    t = x.argmin(-1)
-    lazy = fastsoft.softmax_cross_entropy_with_grad(slow, t)
-    futures = client.compute(list(lazy))
+    x, t = LOSS.arguments(logits((20, 600), np.float32))
+
+    def slow(a: Any) -> Any:
+        return a.map_blocks(waiting_to_be_killed, note=note, dtype=x.dtype, meta=x[:0])
+
+    chunked = cut(x, 7, 150)
+    loss, grad = fastsoft.softmax_cross_entropy_with_grad(slow(chunked) if phase == "logits" else chunked, t)
+    futures = client.compute([loss, slow(grad) if phase == "gradient" else grad])
     end = time.monotonic() + TIMEOUT
     while not (note.exists() and note.read_text().endswith("\n")):
         assert time.monotonic() < end, "no worker came to the chunk"
         time.sleep(0.01)
     os.kill(int(note.read_text()), signal.SIGKILL)
-    for future, want in zip(futures, fastsoft.softmax_cross_entropy_with_grad(x, t), strict=True):
-        np.testing.assert_allclose(future.result(timeout=TIMEOUT), want, rtol=1e-5, atol=1e-7)
+    got = [future.result(timeout=TIMEOUT) for future in futures]
+    assert_losses(got, x, t)
+    for y, undisturbed in zip(got, here(*fastsoft.softmax_cross_entropy_with_grad(chunked, t)), strict=True):
+        assert_same_bits(y, undisturbed)
     client.wait_for_workers(2, timeout=TIMEOUT)
 
 
