@@ -32,6 +32,7 @@ from ._run import (
     lazy,
     quiet,
 )
+from ._threads import num_threads
 from .state import LogSumExp
 
 try:
@@ -335,6 +336,11 @@ def _derivative(kind: int, x: Array, v: Array | None = None, *, names: tuple[str
 
 def _public(function: Callable[..., Any], *arrays: Array, axis: Axes, **options: Any) -> Any:
     return function(*arrays, axis[0], **options)
+
+
+def _zeros(x: Array, v: Array, *, axis: Axes, tol: float | None) -> Array:
+    with num_threads(1):  # which is no argument of the function
+        return derivatives.softmax_vjp_zeros(x, v, axis[0], tol=tol)
 
 
 def _loss(x: Array, t: Array, count: Array | None = None, *, axis: Axes, grad: bool, reduction: str,
@@ -659,7 +665,7 @@ WHOLE: dict[int, Callable[..., Any]] = {
     **{kind: partial(_family, kind) for kind in (SOFTMAX, LOG_SOFTMAX, LOGSUMEXP)},
     **{kind: partial(_derivative, kind) for kind in PRODUCTS},
     JACOBIAN: partial(_public, derivatives.softmax_jacobian),
-    VJP_GAP: partial(_public, derivatives.softmax_vjp_zeros),
+    VJP_GAP: _zeros,
     CROSS_ENTROPY: partial(_public, losses.cross_entropy),
     CROSS_ENTROPY_GRAD: partial(_public, losses.cross_entropy_grad),
     LABELS: _loss,

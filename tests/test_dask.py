@@ -410,6 +410,36 @@ def test_memory_of_a_task(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
         tracemalloc.stop()
 
 
+def test_threads_of_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One, whatever the process is set to, or as many as the call says."""
+    used = []
+    for module in ("api", "derivatives", "state"):
+        monkeypatch.setattr(f"fastsoft.{module}.allowed", lambda n: used.append(n or fastsoft.get_num_threads()) or 1)
+    x = da.zeros((2, 9), chunks=(1, 9))
+    with fastsoft.num_threads(3):
+        here(fastsoft.softmax(x), fastsoft.softmax(x.rechunk((1, 4))), fastsoft.softmax_vjp_zeros(x, x))
+        assert set(used) == {1}
+        used.clear()
+        here(fastsoft.softmax(x, num_threads=2), fastsoft.softmax_vjp(x.rechunk((1, 4)), x, num_threads=2))
+        assert set(used) == {2}
+
+
+def test_states_are_merged_along_a_tree() -> None:
+    """Its height is the logarithm of the number of chunks, so that no task waits for all of them."""
+
+    def height(chunks: int) -> int:
+        lazy = fastsoft.logsumexp(da.zeros((1, chunks), chunks=1))
+        needs = lazy.__dask_graph__().get_all_dependencies()
+
+        def above(key: Any) -> int:
+            return max((1 + above(other) for other in needs[key]), default=0)
+
+        return max(map(above, needs))
+
+    heights = [height(4**k) for k in range(1, 6)]
+    assert set(np.diff(heights)) == {1}, heights
+
+
 # ---- errors ----
 
 
