@@ -9,7 +9,7 @@ it, into the gradient by the weights of the last layer, here into one number for
 
 The logits are made when they are needed, as a model makes them::
 
-    python -m pip install ".[dask]" distributed
+    python -m pip install ".[dask]" distributed matplotlib
     python dask_vocabulary.py
 """
 
@@ -36,6 +36,22 @@ def peak_memory():
     return int(line.split()[1]) / 1024
 
 
+def draw(at_start, at_end, block):
+    """The peaks of the workers, beside the size of a block of whole rows."""
+    import matplotlib.pyplot as plt  # here, since each worker imports this file
+
+    plt.style.use("petroff10")
+    _, bars = plt.subplots(figsize=(6, 4), layout="constrained")
+    workers = np.arange(len(at_end))
+    bars.bar(workers - 0.2, at_start, 0.4, label="at the start")
+    bars.bar(workers + 0.2, at_end, 0.4, label="at the end")
+    bars.axhline(block, color="black", linewidth=0.8, label=f"logits of the {TOKENS} tokens")
+    bars.set(xticks=workers, xticklabels=[f"worker {k + 1}" for k in workers], ylabel="peak of memory (MB)")
+    bars.set_ylim(0, 1.35 * block)
+    bars.legend(ncols=3, loc="upper center", fontsize="small")
+    plt.show()
+
+
 def main():
     x = da.random.default_rng(0).standard_normal((TOKENS, VOCABULARY), chunks=CHUNK, dtype=np.float32) * 5
     t = np.random.default_rng(1).integers(0, VOCABULARY, TOKENS)
@@ -49,14 +65,17 @@ def main():
         LocalCluster(n_workers=2, threads_per_worker=1, memory_limit="500MB", dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
-        print("peak of each worker at the start:", *(f"{mb:.0f} MB" for mb in client.run(peak_memory).values()))
+        at_start = list(client.run(peak_memory).values())
+        print("peak of each worker at the start:", *(f"{mb:.0f} MB" for mb in at_start))
         start = time.perf_counter()
         value, slopes = dask.compute(loss, by_class)
         print(f"loss {value:.4f}, in {time.perf_counter() - start:.1f} s")
-        print("peak of each worker at the end:", *(f"{mb:.0f} MB" for mb in client.run(peak_memory).values()))
+        at_end = list(client.run(peak_memory).values())
+        print("peak of each worker at the end:", *(f"{mb:.0f} MB" for mb in at_end))
 
     # The gradients of a token sum to 0 over its classes, hence those of all tokens do.
     print(f"gradients of {slopes.size} classes, from {slopes.min():.2e} to {slopes.max():.2e}, sum {slopes.sum():.1e}")
+    draw(at_start, at_end, x.nbytes / 2**20)
 
 
 if __name__ == "__main__":
