@@ -505,6 +505,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Two worker processes of one thread and 300 MB each."""
     place = str(tmp_path_factory.mktemp("workers"))
     with (
+        dask.config.set({"distributed.comm.timeouts.connect": "10s"}),  # not 30 s for a worker that was killed
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, memory_limit="300MB", dashboard_address=None,
             local_directory=place,
