@@ -385,16 +385,15 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        twice = torch.is_grad_enabled()
-        kept = vars(ctx).get if twice else vars(ctx).pop  # pop: of two threads that come here only one gets it
-        gradient = kept("gradient", None)
+        # Of all who come here, on whatever thread, only one gets it: to scale it, or to keep it in a graph of its own.
+        gradient = vars(ctx).pop("gradient", None)
         if gradient is None:
             input, target, weight = ctx.saved_tensors
             both = _computed(losses.softmax_cross_entropy_with_grad, input, target, weight, ctx.options)
             gradient = _tensor(both[1])
         if ctx.options["reduction"] == "none":
             grad = grad.unsqueeze(1 if gradient.ndim > 1 else 0)
-        if twice:
+        if torch.is_grad_enabled():
             input, target, weight = ctx.saved_tensors
             row_weights = _row_weights(input, target, weight, **ctx.options)
             gradient = _CrossEntropyGradient.apply(grad, input, gradient, row_weights)

@@ -262,6 +262,23 @@ def test_backward_again() -> None:
             torch.autograd.grad(loss, x, arriving)
 
 
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_gradient_penalty(reduction: str, scale: float) -> None:
+    """Between a differentiable gradient and a backward through it the loss itself may go backward."""
+    t, results = labels(5, classes=7), []
+    for library in (ours, functional):
+        x = leaf(random(5, 7))
+        loss = library.cross_entropy(x, t, reduction=reduction).sum() * scale
+        (first,) = torch.autograd.grad(loss, x, create_graph=True)
+        before = first.detach().clone()
+        loss.backward(retain_graph=True)
+        first.square().sum().backward()
+        assert torch.equal(first, before)
+        results.append(x.grad)
+    torch.testing.assert_close(*results)
+
+
 def test_training_equals_pytorch() -> None:
     """The same steps of gradient descent, with a weighted loss of several parts that is accumulated."""
     data, t = random(64, 8), labels(64, classes=5)
