@@ -17,10 +17,11 @@ Where the rules of fastsoft and PyTorch differ, those of fastsoft hold:
 - Class weights may be of another floating type than the logits.
 - ``dim=None`` is an error, and so are the deprecated ``size_average`` and ``reduce``; what follows `weight` goes by
   keyword, since PyTorch has those two in between.
-- Results are contiguous, whatever the strides of the input.
+- Results are contiguous, whatever the strides of the input, and plain tensors, whatever its subclass.
 
-Forward-mode differentiation and `torch.func` transforms are not supported and raise an error; `torch.compile` runs
-these functions as they stand, outside its graphs.
+Forward-mode differentiation and `torch.func` transforms are not supported and raise an error. Gradients that arrive
+several at once, under ``is_grads_batched=True`` or ``vectorize=True``, go through PyTorch's arithmetic, without a
+bound. `torch.compile` runs these functions as they stand, outside its graphs.
 """
 
 from __future__ import annotations
@@ -43,12 +44,15 @@ __all__ = ["cross_entropy", "log_softmax", "softmax"]
 
 Array = np.ndarray[Any, Any]
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+HALVES = (torch.bfloat16, torch.float16)
 INTEGERS = (
     torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64,
 )  # fmt: skip
+# Whether a gradient stands for several (``is_grads_batched=True``), and has no memory that a kernel could read.
+_is_batch: Callable[[Tensor], bool] = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda grad: False)
 
 
-def softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+def softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None, *, _stacklevel: int = 3) -> Tensor:
     """Softmax of a tensor: exp(x_i) / sum_j exp(x_j).
 
     Parameters
@@ -59,6 +63,8 @@ def softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor
         The dimension that holds the classes.
     dtype : torch.dtype, optional
         One of those types; `input`, which may then be of any real type, is converted to it first.
+    _stacklevel : int
+        Ignored: in PyTorch it belongs to the warning of a `dim` that is not given.
 
     Returns
     -------
@@ -88,12 +94,12 @@ def softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor
     return _Softmax.apply(logits, _dim(dim, logits.ndim))
 
 
-def log_softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+def log_softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None, *, _stacklevel: int = 3) -> Tensor:
     """Logarithm of softmax: x_i - log(sum_j exp(x_j)).
 
     Parameters
     ----------
-    input, dim, dtype
+    input, dim, dtype, _stacklevel
         As in `softmax`.
 
     Returns
@@ -134,7 +140,8 @@ def cross_entropy(
     Parameters
     ----------
     input : torch.Tensor
-        Logits on the CPU, of shape (C,), (N, C) or (N, C, d_1, ..., d_k): float16, bfloat16, float32 or float64.
+        Logits on the CPU, of shape (C,), (N, C) or (N, C, d_1, ..., d_k): float16, bfloat16, float32 or float64. Under
+        `torch.autocast` the first two are converted to float32.
     target : torch.Tensor
         Labels: integers of the shape of `input` without C. Or probabilities: of a floating type and the shape of
         `input`; the two are converted to their common type. Never differentiated by.
@@ -166,8 +173,9 @@ def cross_entropy(
     Notes
     -----
     Where `input` requires grad the gradient is kept until `torch.Tensor.backward`, which multiplies it in place by
-    the gradient that arrives; going backward once more through the same graph computes it again. float16 that
-    requires grad is computed in a float32 copy, so that a gradient that a scaled loss would have saved is not lost.
+    the gradient that arrives; so are the logits, from which going backward once more through the same graph computes
+    it again. float16 that requires grad is computed in a float32 copy, so that a gradient that a scaled loss would
+    have saved is not lost.
     Accuracy and source: `fastsoft.softmax_cross_entropy_with_grad`.
 
     Examples
@@ -179,9 +187,10 @@ def cross_entropy(
     tensor([[-4.1223e-09,  2.0612e-09,  2.0612e-09]])
     """
     _check(input, "input", FLOATS)
+    if input.dtype in HALVES and torch.is_autocast_enabled("cpu"):
+        input = input.float()
     differentiate = torch.is_grad_enabled() and input.requires_grad
-    if not isinstance(ignore_index, int):
-        raise TypeError(f"ignore_index must be an int, got {type(ignore_index).__name__}")
+    ignore_index = _index(ignore_index, "ignore_index")
     options: dict[str, Any] = {"reduction": reduction}  # the others where they say something: there is a short way
     if type(label_smoothing) is not float or label_smoothing != 0:
         options["label_smoothing"] = label_smoothing
@@ -236,12 +245,16 @@ def _logits(input: Tensor, dtype: torch.dtype | None) -> Tensor:
     return input.to(dtype)
 
 
+def _index(number: int, name: str) -> int:
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {number!r}") from None
+
+
 def _dim(dim: int, ndim: int) -> int:
     """`dim`, -1 for the last one, for which there is a short way."""
-    try:
-        found = operator.index(dim)
-    except TypeError:
-        raise TypeError(f"dim must be an int, got {dim!r}") from None
+    found = _index(dim, "dim")
     size = max(ndim, 1)
     if not -size <= found < size:
         raise IndexError(f"dim must be from {-size} to {size - 1}, got {found}")
@@ -314,6 +327,8 @@ def _recorded(grad: Tensor) -> bool:
 
 def _softmax_vjp(output: Tensor, grad: Tensor, dim: int) -> Tensor:
     """y (g - sum(y g)), of y = softmax(x) and the gradient g that arrives."""
+    if _is_batch(grad):
+        return output * (grad - (output * grad).sum(dim, keepdim=True))
     if _recorded(grad):  # only then a Function, whose call takes longer than a small kernel
         return _SoftmaxGradient.apply(output, grad, dim)
     return _tensor(derivatives.softmax_vjp_from_output(_array(output), _array(grad), dim))
@@ -350,6 +365,8 @@ class _LogSoftmax(torch.autograd.Function):
 
 def _log_softmax_vjp(output: Tensor, grad: Tensor, dim: int) -> Tensor:
     """g - exp(y) sum(g), of y = log_softmax(x) and the gradient g that arrives."""
+    if _is_batch(grad):
+        return grad - output.exp() * grad.sum(dim, keepdim=True)
     if _recorded(grad):
         return _LogSoftmaxGradient.apply(output, grad, dim)
     return _tensor(derivatives.log_softmax_vjp_from_output(_array(output), _array(grad), dim))
@@ -381,6 +398,8 @@ class _CrossEntropy(torch.autograd.Function):
         ctx.save_for_backward(input, target, weight)
         ctx.options = options
         ctx.gradient = _tensor(gradient)  # not saved as the others are: nothing else may hold it when it is scaled
+        if options["reduction"] == "none" and "ignore_index" in options:
+            ctx.ignored = torch.as_tensor(_array(target) == options["ignore_index"])
         return _tensor(loss)
 
     @staticmethod
@@ -392,31 +411,33 @@ class _CrossEntropy(torch.autograd.Function):
             both = _computed(losses.softmax_cross_entropy_with_grad, input, target, weight, ctx.options)
             gradient = _tensor(both[1])
         if ctx.options["reduction"] == "none":
-            grad = grad.unsqueeze(1 if gradient.ndim > 1 else 0)
+            if "ignored" in vars(ctx):  # what arrives there may be NaN, and 0 times it would be NaN
+                grad = grad.masked_fill(ctx.ignored, 0)
+            grad = grad.unsqueeze(_class_dim(gradient))
         if torch.is_grad_enabled():
             input, target, weight = ctx.saved_tensors
             row_weights = _row_weights(input, target, weight, **ctx.options)
-            gradient = _CrossEntropyGradient.apply(grad, input, gradient, row_weights)
+            gradient = _CrossEntropyGradient.apply(input, gradient, row_weights) * grad
+        elif _is_batch(grad):
+            gradient = gradient * grad
         elif grad.numel() != 1 or grad.item() != 1 or _recorded(grad):
             gradient.mul_(grad)
         return gradient, None, None, None, None
 
 
 class _CrossEntropyGradient(torch.autograd.Function):
-    """The gradient of the loss, W softmax(x) - w t with a W for each row, times the gradient g that arrives."""
+    """The gradient of the loss, W softmax(x) - w t with a W for each row, as a function of x."""
 
     @staticmethod
-    def forward(ctx: Any, grad: Tensor, input: Tensor, gradient: Tensor, row_weights: Tensor) -> Tensor:
-        ctx.save_for_backward(grad, input, gradient, row_weights)
-        return grad * gradient
+    def forward(ctx: Any, input: Tensor, gradient: Tensor, row_weights: Tensor) -> Tensor:
+        ctx.save_for_backward(input, row_weights)
+        return gradient
 
     @staticmethod
-    def backward(ctx: Any, second: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        grad, input, gradient, row_weights = ctx.saved_tensors
+    def backward(ctx: Any, second: Tensor) -> tuple[Tensor, None, None]:
+        input, row_weights = ctx.saved_tensors
         dim = _class_dim(input)
-        unit = _CrossEntropyGradient.apply(torch.ones_like(grad), input, gradient, row_weights)
-        by_input = grad * row_weights * _softmax_vjp(_Softmax.apply(input, dim), second, dim)
-        return (second * unit).sum_to_size(grad.shape), by_input, None, None
+        return row_weights * _softmax_vjp(_Softmax.apply(input, dim), second, dim), None, None
 
 
 def _computed(
@@ -447,7 +468,7 @@ def _row_weights(
     classes = input.new_ones(n) if weight is None else weight.to(input.dtype)
     if target.is_floating_point():
         smooth = (1 - label_smoothing) * target + label_smoothing / n
-        rows = torch.tensordot(smooth.movedim(dim, -1), classes, 1)
+        rows = (smooth.movedim(dim, -1) * classes).sum(-1)  # no product of matrices: autocast would round it
         total = input.new_tensor(rows.numel())
     else:
         labels = target.long()

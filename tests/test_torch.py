@@ -174,6 +174,37 @@ def fastsoft_gradient(x: Tensor) -> Tensor:
     return torch.from_numpy(losses.softmax_cross_entropy_with_grad(x.numpy(), np.array([0]))[1])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_autocast(dtype: torch.dtype) -> None:
+    """There a loss of 16-bit logits is computed in float32, as PyTorch does it; the others keep the type."""
+    available(dtype)
+    x, t = random(4, 5, dtype=dtype), labels(4, classes=5)
+    p, w = random(4, 5, dtype=dtype, seed=1).softmax(1), torch.linspace(1, 2, 5, dtype=torch.float64)
+    with torch.autocast("cpu", dtype=dtype):
+        for target in (t, p):
+            loss, grad = gradient(lambda x, target=target: ours.cross_entropy(x, target, w), x)
+            want = functional.cross_entropy(x, target, w.float())
+            assert (loss.dtype, grad.dtype) == (want.dtype, dtype) == (torch.float32, dtype)
+            torch.testing.assert_close(loss, want)
+        assert ours.cross_entropy(x.double(), t).dtype is torch.float64
+        for name in ("softmax", "log_softmax"):
+            assert getattr(ours, name)(x, 1).dtype is getattr(functional, name)(x, 1).dtype is dtype
+
+
+def test_second_derivatives_under_autocast() -> None:
+    """Nothing in them is rounded to 16 bits."""
+    x, p = leaf(random(4, 5, dtype=torch.float32)), random(4, 5, dtype=torch.float32, seed=1).softmax(1)
+    w = torch.linspace(1, 2, 5)
+
+    def second() -> Tensor:
+        (first,) = torch.autograd.grad(ours.cross_entropy(x, p, w), x, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), x)[0]
+
+    want = second()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(second(), want)
+
+
 def test_common_dtype_of_probabilities() -> None:
     x, p = random(3, 5, dtype=torch.float32), random(3, 5, seed=1).softmax(1)
     loss, grad = gradient(lambda x: ours.cross_entropy(x, p), x)
@@ -190,6 +221,7 @@ def test_dtype_argument(name: str) -> None:
     assert [a.dtype for a in got] == [torch.float64, torch.float16]
     for g, w in zip(got, want, strict=True):
         torch.testing.assert_close(g, w)
+    assert torch.equal(getattr(ours, name)(random(3, 5), 1, _stacklevel=5), getattr(ours, name)(random(3, 5), 1))
     integers = torch.arange(4)
     torch.testing.assert_close(
         getattr(ours, name)(integers, 0, torch.float32), getattr(ours, name)(integers.float(), 0)
@@ -262,6 +294,82 @@ def test_backward_again() -> None:
             torch.autograd.grad(loss, x, arriving)
 
 
+@pytest.mark.parametrize("arriving", [math.nan, math.inf])
+def test_ignored_rows_pass_nothing_on(arriving: float) -> None:
+    """Their gradient is 0, whatever arrives."""
+    ignore = np.int64(255)
+    for target in (torch.tensor([255, 1]), torch.tensor([255, 1], dtype=torch.uint8)):
+        x = leaf(random(2, 3))
+        loss = ours.cross_entropy(x, target, ignore_index=ignore, reduction="none")
+        v = torch.tensor([arriving, 1], dtype=x.dtype)
+        reference = functional.cross_entropy(x, target.long(), ignore_index=255, reduction="none")
+        (want,) = torch.autograd.grad(reference, x, v)
+        for create_graph in (True, False):
+            (got,) = torch.autograd.grad(loss, x, v, create_graph=create_graph)
+            torch.testing.assert_close(got.detach(), want)
+    for target in (torch.tensor(255), torch.tensor(1)):
+        x = leaf(random(3))
+        loss = ours.cross_entropy(x, target, ignore_index=ignore, reduction="none")
+        (got,) = torch.autograd.grad(loss, x, torch.tensor(arriving, dtype=x.dtype))
+        assert bool(got.isfinite().all()) == bool(target == ignore)
+
+
+def functions_of(library: Any) -> Iterator[Callable[[Tensor], Tensor]]:
+    """All, of logits of shape (3, 4)."""
+    yield lambda x: library.softmax(x, 1)
+    yield lambda x: library.log_softmax(x, 0)
+    t, w = labels(3, classes=4), torch.linspace(1, 2, 4, dtype=torch.float64)
+    t[1] = -100
+    for reduction, target in itertools.product(("none", "mean"), (t, random(3, 4, seed=2).abs())):
+        yield lambda x, t=target, r=reduction: library.cross_entropy(x, t, w, reduction=r, label_smoothing=0.1)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_batches_of_gradients(create_graph: bool) -> None:
+    """Several that arrive at once give what each gives, and that can be differentiated again."""
+    for function, reference in zip(functions_of(ours), functions_of(functional), strict=True):
+        found = []
+        for f in (function, reference):
+            x = leaf(random(3, 4))
+            y = f(x)
+            v = random(5, *y.shape, seed=1)
+            if f is function:
+                (grad,) = torch.autograd.grad(y, x, v, create_graph=create_graph, is_grads_batched=True)
+            else:
+                grad = torch.stack([torch.autograd.grad(y, x, each, create_graph=True)[0] for each in v])
+            found.append([grad.detach()])
+            if create_graph:
+                found[-1] += torch.autograd.grad((grad * random(*grad.shape, seed=2)).sum(), x)
+        torch.testing.assert_close(*found)
+
+
+def test_vectorized_jacobian_and_hessian() -> None:
+    from torch.autograd.functional import hessian, jacobian
+
+    for function, reference in zip(functions_of(ours), functions_of(functional), strict=True):
+        x = random(3, 4)
+        torch.testing.assert_close(jacobian(function, x, vectorize=True), jacobian(reference, x))
+        got = hessian(lambda x, f=function: f(x).sin().sum(), x, vectorize=True)
+        torch.testing.assert_close(got, hessian(lambda x, f=reference: f(x).sin().sum(), x))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # PyTorch's own
+def test_compile() -> None:
+    """torch.compile changes no bit."""
+
+    def function(x: Tensor) -> Tensor:
+        return torch.stack([f(2 * x).square().sum() for f in itertools.islice(functions_of(ours), 3)])
+
+    v = random(3, seed=1)
+    for got, want in zip(
+        gradient(torch.compile(function, backend="eager"), random(3, 4), v),
+        gradient(function, random(3, 4), v),
+        strict=True,
+    ):
+        assert torch.equal(got, want)
+
+
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_gradient_penalty(reduction: str, scale: float) -> None:
@@ -326,6 +434,8 @@ def test_where_rules_differ() -> None:
     assert grad.numpy() == pytest.approx(gradient_exact, rel=1e-6)
     weight = torch.tensor([1.0, 2, 3])  # float32
     assert ours.cross_entropy(random(2, 3), torch.tensor([1, 0]), weight).dtype is torch.float64
+    subclass = type("Subclass", (Tensor,), {})
+    assert type(ours.softmax(x.as_subclass(subclass), 1)) is Tensor
 
 
 def test_no_gradient_where_none_is_asked_for() -> None:
