@@ -4,7 +4,8 @@ Error against the length of the row
 
 The largest error of softmax, in ulps of the exact result, against the number of classes, with logits from a normal
 distribution of standard deviation 3, and :math:`2^{18}` of them or one row in all. float32 and float64; the exact
-result is that of ``fastsoft.reference``, in 80 bits. NumPy stands for what one writes by hand, the ``baseline`` there.
+result is that of ``fastsoft.reference``, in 80 bits. NumPy stands for what one writes by hand, the ``baseline`` there;
+its line is wide, since that of SciPy, which computes alike, lies upon it.
 """
 
 import matplotlib.pyplot as plt
@@ -33,8 +34,9 @@ for panel, dtype in zip(panels, ("float32", "float64"), strict=True):
         x = rng.normal(0, 3, (max(1, 2**18 // n), n)).astype(dtype)
         for label, softmax in libraries.items():
             errors[label].append(max_error(operation, softmax(x, axis=-1), x))
-    for (label, found), style in zip(errors.items(), ("o-", "s--", "^:", "d-."), strict=False):
-        panel.loglog(lengths, found, style, label=label, markersize=4, base=2)
+    for (label, found), style in zip(errors.items(), ("o-", "-", "^:", "d-."), strict=False):
+        wide = {"linewidth": 6, "zorder": 1} if label == "NumPy" else {}
+        panel.loglog(lengths, found, style, label=label, markersize=4, **wide, base=2)
     if "PyTorch" not in libraries:
         panel.plot([], [], " ", label="PyTorch: not installed")
     panel.axhline(operation.bound, color="black", linewidth=0.8, label=f"bound of fastsoft: {operation.bound} ulp")
