@@ -31,11 +31,14 @@ cdef inline void block_weigh(
     cdef const floating* x
     cdef const floating* v
     cdef floating* y
-    cdef floating scale, middle
+    cdef floating zero = 0, scale, middle
     cdef Shared[floating] s
     cdef Exact exact
     cdef Sums[floating] a, d
     cdef pair[floating] run
+    if are_few(p.n, zero):
+        few_weighed(p[0], how, sums, dots)
+        return
     for r in range(p.first, p.last):
         x, v, y, scale, middle = p.x[r], p.v[r], p.y[r], p.scale[r], p.middle[r]
         s = of_row(p.shared[0], r)
@@ -173,8 +176,12 @@ cdef inline void block_map(const Pass[floating]* p, Map what, Py_ssize_t start, 
     cdef const floating* x
     cdef const floating* v
     cdef floating* y
-    cdef floating scale, middle
+    cdef floating zero = 0, scale, middle
     cdef pair[floating] factor, mean, minus
+    if Map is Turn:
+        if are_few(p.n, zero):
+            few_mapped(p[0], what)
+            return
     for r in range(p.first, p.last):
         x, v, y, scale, middle = p.x[r], p.v[r], p.y[r], p.scale[r], p.middle[r]
         factor, mean, minus = of_row(p.factor, r), of_row(p.mean, r), of_row(p.minus, r)
@@ -378,8 +385,7 @@ cdef inline void apply_vjp(
     cdef floating zero = 0
     cdef Py_ssize_t at[16]
     begin_pass(&p, x, v, y, count, n, s)
-    for r in range(count):
-        sizes[r] = row_max(v[r], n, True, team)
+    rows_max(v, count, n, True, team, &sizes[0])
     fold(&sizes[0], count)
     unit = unit_scale(sizes[0])
     store(p.scale, unit, REGISTER // sizeof(floating))

@@ -20,12 +20,11 @@ cdef inline bint group(
     cdef Scaled scaled
     cdef Wide wide
     cdef vec[floating] tops[16]
-    cdef int r, beyond
+    cdef int beyond
     if op.kind >= VJP_FROM_OUTPUT:
         apply_to_output(x, v, y, count, n, op, first, team)
         return True
-    for r in range(count):
-        tops[r] = row_max(x[r], n, False, team)
+    rows_max(x, count, n, False, team, &tops[0])
     fold(&tops[0], count)
     beyond = lanes_of(beyond_reach(tops[0], <floating> op.factor.hi))
     if op.how == WIDE or beyond == <int> (REGISTER // sizeof(floating)):  # lanes beyond `count` repeat a row

@@ -22,12 +22,6 @@ cdef inline void take_rows(
         s.e[r] = scratch + r * b.n if scratch != NULL else s.y[r]
 
 
-cdef inline void take_maxima(Stage[floating]* s, Py_ssize_t n) noexcept nogil:
-    cdef int r
-    for r in range(s.count):
-        s.tops[r] = block_max(s.x[r], n, False)
-
-
 cdef inline void end_some(
     const floating* x, floating* y, Py_ssize_t left, int vecs, const pair[floating]* factor, const Log[floating]* log,
     const Shared[floating]* shared, How how, Which which, bint past
@@ -145,6 +139,20 @@ cdef inline void sum_overlapped(
     last.waits = False
 
 
+cdef inline void end_few(Stage[floating]* s, Py_ssize_t n, Which which) noexcept nogil:
+    """What few_overlapped leaves of the last step"""
+    cdef int r
+    cdef vec[floating] factor
+    if Which is All:
+        factor = s.factor.hi
+    else:
+        factor = s.log.hi
+    if s.waits and has_nan(factor):
+        for r in range(s.count):
+            block_mend(s.y[r], n, fill(in_lane(factor, r)))
+    s.waits = False
+
+
 cdef inline void apply_overlapped(
     Stage[floating]* last, Stage[floating]* now, Stage[floating]* next, Py_ssize_t n, const Operation* op, How how,
     Which which
@@ -152,12 +160,19 @@ cdef inline void apply_overlapped(
     """The sums of `now`, and what they give, but for the last step; all maxima of `next`"""
     cdef Shift[floating] s
     cdef Sums[floating] sums[16]
+    cdef floating zero = 0
+    cdef bint spare = together > 1 or floating is double or Which is All  # as above: not where log_softmax is ended
+    cdef bint few = are_few(n, zero) and not now.past and (spare or not last.waits)
     group_shift(now.x, now.count, n, now.tops[0], op, how, &s)
     if next.count == now.count and (not last.waits or last.count == now.count):
-        sum_overlapped(last, now, next, n, &s.each, how, which, &sums[0])
+        if few:
+            few_overlapped(last[0], now[0], next[0], n, s.each, how, which, &sums[0])
+            end_few(last, n, which)
+        else:
+            sum_overlapped(last, now, next, n, &s.each, how, which, &sums[0])
     else:
         end_rows(last, n, how, which)
-        take_maxima(next, n)
+        rows_max(next.x, next.count, n, False, NULL, next.tops)
         rows_sum(
             now.x, now.e if Which is All else <floating**> NULL, now.count, n, &s.each, how, which, NULL, &sums[0]
         )
@@ -200,7 +215,7 @@ cdef inline void run_overlapped(
     if not keeps_apart(b):
         scratch, size = <floating*> NULL, 0
     take_rows(b, i, stop, scratch, now)
-    take_maxima(now, b.n)
+    rows_max(now.x, now.count, b.n, False, NULL, now.tops)
     while i < stop:
         g += 1
         take_rows(b, i + now.count, stop, scratch + g % 2 * size, next)
@@ -208,7 +223,7 @@ cdef inline void run_overlapped(
         if any(beyond_reach(now.tops[0], <floating> b.op.factor.hi)):
             end_all(last, b.n, &b.op)
             group_or_rows(now.x, NULL, now.y, now.count, b.n, &b.op, i, NULL)
-            take_maxima(next, b.n)
+            rows_max(next.x, next.count, b.n, False, NULL, next.tops)
         elif b.op.how == SCALED:
             apply_overlapped_as(last, now, next, b.n, &b.op, scaled)
         else:

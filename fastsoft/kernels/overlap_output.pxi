@@ -153,9 +153,10 @@ cdef inline void run_overlapped_output(
     cdef OutputStage[floating]* last = &stages[0]
     cdef OutputStage[floating]* next = &stages[1]
     cdef Py_ssize_t i = start, few = rows_in_group(b, REGISTER // sizeof(floating))
+    cdef floating zero = 0
     cdef Near near
     cdef Past past
-    if b.n <= few_vecs * REGISTER // <Py_ssize_t> sizeof(floating) and not b.stream:
+    if are_few(b.n, zero) and not b.stream:
         run_few_outputs(b, start, stop, unused)
         return
     last.count = 0

@@ -1,6 +1,11 @@
 # Rows, contiguous and in their work type: e = exp(x - max) by blocks, and what follows from their sum.
 # What is horizontal, and what is done once a row, is done for a group of rows together, a row in each lane.
 
+cdef inline bint are_few(Py_ssize_t n, floating unused) noexcept nogil:
+    """Whether rows are of so few vecs that they are unrolled"""
+    return n <= few_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
+
+
 cdef inline vec[floating] load_for_max(const floating* x, Py_ssize_t left, bint size) noexcept nogil:
     """x, or |x|; less than any where nothing is left"""
     cdef floating zero = 0
@@ -222,12 +227,19 @@ cdef void team_block_log(
     leave(state)
 
 
-cdef inline vec[floating] row_max(const floating* x, Py_ssize_t n, bint size, const Team* team) noexcept nogil:
-    cdef vec[floating] top
-    if team == NULL:
-        return block_max(x, n, size)
-    team_max(x, n, size, team, &top)
-    return top
+cdef inline void rows_max(
+    const floating** x, int count, Py_ssize_t n, bint size, const Team* team, vec[floating]* tops
+) noexcept nogil:
+    """Of each row of a group the maximum, of `size` that of |x|, NaN apart, lane by lane"""
+    cdef int r
+    cdef floating zero = 0
+    if team != NULL:
+        team_max(x[0], n, size, team, tops)
+    elif are_few(n, zero):
+        few_maxima(x, count, n, size, tops)
+    else:
+        for r in range(count):
+            tops[r] = block_max(x[r], n, size)
 
 
 cdef inline void rows_sum(

@@ -199,6 +199,11 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         pair[T] factor
         Shared[T] shared
         Log[T] log
+    int few_vecs
+    void few_overlapped[T, How, Which](
+        const Stage[T]& last, const Stage[T]& now, Stage[T]& next, ptrdiff_t n, const Shared[T]&, How, Which,
+        Sums[T]* total
+    )
     void finish[T, Which](Sums[T]&, Which, bint full)
     void finish[T, Which](BunchSums[T]&, Which, bint full)
     void take_apart[T](const BunchSums[T]&, Sums[T]*)
@@ -291,7 +296,6 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         pair[T] mean
         bint ordinary
     void add_runs[T](Sums[T]&, const T* x, const T* v, ptrdiff_t left)
-    int few_vecs
     void few_dots[T](OutputStage[T]&, ptrdiff_t n)
     void few_turned[T](const OutputStage[T]&, ptrdiff_t n)
     void map_some[T, Map](
@@ -302,6 +306,9 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         Sums[T]&, pair[T]& run, const T* x, const T* v, T* y, ptrdiff_t left, const Shared[T]&, How, T scale, T middle
     )
     void turn_some[T, Way](const T* y, const T* v, T* z, ptrdiff_t left, const pair[T]& mean, Way)
+    void few_weighed[T, How](const Pass[T]&, How, Sums[T]* sums, Sums[T]* dots)
+    void few_mapped[T, Map](const Pass[T]&, Map)
+    void few_maxima[T](const T** x, int count, ptrdiff_t n, bint size, vec[T]* tops)
     void set_vjp[T](
         Vjp[T]&, const Sums[T]&, const Sums[T]& dot, const Shift[T]&, vec[T] scale, vec[T] middle, const Factor&
     )

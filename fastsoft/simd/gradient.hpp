@@ -10,7 +10,6 @@ namespace fastsoft { namespace {
 // A run of run_length vecs is added as it comes, and the runs without loss: the error stays below 2 ulp of the largest
 // factor however long the row is. `ties` is not used. What goes over products alone takes several runs at a time.
 const int run_length = 2, product_vecs = 2 * run_length;
-const int few_vecs = 8;  // up to which rows are unrolled
 template <class T> INLINE void begin_runs(Sums<T>& a) { a.hi = a.lo = a.ties = fill(T(0)); }
 template <class T, int U> INLINE void add_products(vec<T>& run, vec<T, U> a, vec<T, U> b) {
     for (int k = 0; k < U; k++) run = mul_add(part(a, k), part(b, k), run);
@@ -527,5 +526,64 @@ template <class T> struct Pass {
     pair<T> mean, factor, minus;
     Sums<T> sums[16], dots[16];
 };
+
+// WEIGH and the passes that give y (gradients.pxi), of rows of few vecs.
+template <class T, class How, int V = few_vecs>
+APART void few_weighed(const Pass<T>& p, How how, Sums<T>* sums, Sums<T>* dots) {
+    const ptrdiff_t lanes = vec<T>::lanes, last = p.n - (V - 1) * lanes;
+    constexpr int U = together;
+    if constexpr (V > 1)
+        if (last <= 0) return few_weighed<T, How, V - 1>(p, how, sums, dots);
+    for (int r = p.first; r < p.last; r++) {
+        const T *x = p.x[r], *v = p.v[r];
+        T* y = p.y[r];
+        const Shared<T> s = of_row(*p.shared, r);
+        Sums<T> a, d;
+        pair<T> run;
+        begin(a, Exact());
+        begin_runs(d);
+        begin_run(run);
+#pragma GCC unroll 8
+        for (int k = 0; k < V; k += U) {
+            const ptrdiff_t j = k * lanes;
+            if (k + U <= V) weigh_vecs<U>(a, run, x + j, v + j, y + j, k + U < V ? U * lanes : (U - 1) * lanes + last, s, how, p.scale[r], p.middle[r]);
+            else weigh_vecs<1>(a, run, x + j, v + j, y + j, last, s, how, p.scale[r], p.middle[r]);
+        }
+        end_run(d, run);
+        finish(a, Exact(), false);
+        sums[r] = a;
+        dots[r] = d;
+    }
+}
+template <class T, class Map, int V = few_vecs> APART void few_mapped(const Pass<T>& p, Map what) {
+    const ptrdiff_t lanes = vec<T>::lanes, last = p.n - (V - 1) * lanes;
+    if constexpr (V > 1)
+        if (last <= 0) return few_mapped<T, Map, V - 1>(p, what);
+    for (int r = p.first; r < p.last; r++) {
+        const T *x = p.x[r], *v = p.v[r];
+        T* y = p.y[r];
+        const pair<T> factor = of_row(p.factor, r), mean = of_row(p.mean, r), minus = of_row(p.minus, r);
+        const T scale = p.scale[r], middle = p.middle[r];
+#pragma GCC unroll 8
+        for (int k = 0; k < V; k++)
+            map_vecs<1>(x + k * lanes, v + k * lanes, y + k * lanes, what, k < V - 1 ? lanes : last, scale, middle, factor, mean, minus);
+    }
+}
+// The maxima of a group's rows, of `size` of their absolute values, lane by lane, NaN apart.
+template <class T, int V = few_vecs> APART void few_maxima(const T* const* x, int count, ptrdiff_t n, bool size, vec<T>* tops) {
+    const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes;
+    if constexpr (V > 1)
+        if (last <= 0) return few_maxima<T, V - 1>(x, count, n, size, tops);
+    const T low = size ? T(0) : -std::numeric_limits<T>::infinity();
+    for (int r = 0; r < count; r++) {
+        vec<T> top = fill(low);
+#pragma GCC unroll 8
+        for (int k = 0; k < V; k++) {
+            const vec<T> v = load(x[r] + k * lanes, k < V - 1 ? lanes : last, low);
+            top = larger(size ? absolute(v) : v, top);
+        }
+        tops[r] = top;
+    }
+}
 
 }}  // namespace
