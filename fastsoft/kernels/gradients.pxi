@@ -36,9 +36,10 @@ cdef inline void block_weigh(
     cdef Exact exact
     cdef Sums[floating] a, d
     cdef pair[floating] run
-    if are_few(p.n, zero):
-        few_weighed(p[0], how, sums, dots)
-        return
+    if How is not Wide:
+        if are_few(p.n, zero):
+            few_weighed(p[0], how, sums, dots)
+            return
     for r in range(p.first, p.last):
         x, v, y, scale, middle = p.x[r], p.v[r], p.y[r], p.scale[r], p.middle[r]
         s = of_row(p.shared[0], r)

@@ -3,7 +3,7 @@
 
 cdef inline bint are_few(Py_ssize_t n, floating unused) noexcept nogil:
     """Whether rows are of so few vecs that they are unrolled"""
-    return n <= few_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
+    return SHORT < n <= few_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
 
 
 cdef inline vec[floating] load_for_max(const floating* x, Py_ssize_t left, bint size) noexcept nogil:

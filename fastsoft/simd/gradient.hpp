@@ -474,7 +474,7 @@ template <class T> struct OutputStage {
 // fetches what the next step asks for: z, or the next group, as a rule right after this one.
 template <class T, int V = few_vecs> APART void few_dots(OutputStage<T>& s, ptrdiff_t n) {
     const int lanes = vec<T>::lanes;
-    if constexpr (V > 1)
+    if constexpr (V > least_vecs<T>)
         if (n <= (V - 1) * lanes) return few_dots<T, V - 1>(s, n);
     const ptrdiff_t last = n - (V - 1) * lanes;
     for (int r = 0; r < s.count; r++) {
@@ -495,7 +495,7 @@ template <class T, int V = few_vecs> APART void few_dots(OutputStage<T>& s, ptrd
 }
 template <class T, int V = few_vecs> APART void few_turned(const OutputStage<T>& s, ptrdiff_t n) {
     const int lanes = vec<T>::lanes;
-    if constexpr (V > 1)
+    if constexpr (V > least_vecs<T>)
         if (n <= (V - 1) * lanes) return few_turned<T, V - 1>(s, n);
     const ptrdiff_t last = n - (V - 1) * lanes, ahead = s.count * n;
     for (int r = 0; r < s.count; r++) {
@@ -532,7 +532,7 @@ template <class T, class How, int V = few_vecs>
 APART void few_weighed(const Pass<T>& p, How how, Sums<T>* sums, Sums<T>* dots) {
     const ptrdiff_t lanes = vec<T>::lanes, last = p.n - (V - 1) * lanes;
     constexpr int U = together;
-    if constexpr (V > 1)
+    if constexpr (V > least_vecs<T>)
         if (last <= 0) return few_weighed<T, How, V - 1>(p, how, sums, dots);
     for (int r = p.first; r < p.last; r++) {
         const T *x = p.x[r], *v = p.v[r];
@@ -557,7 +557,7 @@ APART void few_weighed(const Pass<T>& p, How how, Sums<T>* sums, Sums<T>* dots) 
 }
 template <class T, class Map, int V = few_vecs> APART void few_mapped(const Pass<T>& p, Map what) {
     const ptrdiff_t lanes = vec<T>::lanes, last = p.n - (V - 1) * lanes;
-    if constexpr (V > 1)
+    if constexpr (V > least_vecs<T>)
         if (last <= 0) return few_mapped<T, Map, V - 1>(p, what);
     for (int r = p.first; r < p.last; r++) {
         const T *x = p.x[r], *v = p.v[r];
@@ -572,7 +572,7 @@ template <class T, class Map, int V = few_vecs> APART void few_mapped(const Pass
 // The maxima of a group's rows, of `size` of their absolute values, lane by lane, NaN apart.
 template <class T, int V = few_vecs> APART void few_maxima(const T* const* x, int count, ptrdiff_t n, bool size, vec<T>* tops) {
     const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes;
-    if constexpr (V > 1)
+    if constexpr (V > least_vecs<T>)
         if (last <= 0) return few_maxima<T, V - 1>(x, count, n, size, tops);
     const T low = size ? T(0) : -std::numeric_limits<T>::infinity();
     for (int r = 0; r < count; r++) {

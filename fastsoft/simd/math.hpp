@@ -550,15 +550,17 @@ INLINE void log_some(const T* x, T* y, ptrdiff_t left, int vecs, const Log<T>& l
         put(y + k * lanes, log_value(v, l, s, how), here, past);
     }
 }
-// sum_overlapped (overlap.pxi) of rows of few vecs, which are unrolled: what a loop needs besides them costs as much.
+// Rows of few vecs, but of more classes than go by tiles, are unrolled: what a loop needs besides them costs as much.
 const int few_vecs = 8;
+template <class T> constexpr int least_vecs = 32 / vec<T>::lanes + 1;
+// sum_overlapped (overlap.pxi) of such rows.
 template <class T, class How, class Which, int V = few_vecs>
 APART void few_overlapped(const Stage<T>& last, const Stage<T>& now, Stage<T>& next, ptrdiff_t n, const Shared<T>& shared, How how, Which which, Sums<T>* total) {
     const bool keeps = std::is_same<Which, All>::value, ends = last.waits;
     const ptrdiff_t lanes = vec<T>::lanes, rest = n - (V - 1) * lanes, near = 2048 / sizeof(T);
     const T low = -std::numeric_limits<T>::infinity();
     constexpr int U = exp_vecs(T(), Which());
-    if constexpr (V > 1)
+    if constexpr (V > least_vecs<T>)
         if (rest <= 0) return few_overlapped<T, How, Which, V - 1>(last, now, next, n, shared, how, which, total);
     for (int r = 0; r < now.count; r++) {
         const T *x = now.x[r], *following = next.x[r], *before = keeps ? last.e[r] : last.x[r];
