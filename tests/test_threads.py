@@ -727,7 +727,7 @@ def test_floating_point_control(op: Operation, isa: str, control: ctypes.CDLL, c
         fastsoft.softmax(np.zeros(PARALLEL), num_threads=2)  # starts workers, which inherit the state
         for (x, axis), arguments in zip(cases, given_, strict=True):
             if x.size > 10_000:
-                time.sleep(0.11)  # were workers late, the calls after that would be on one thread for a while
+                time.sleep(0.05)  # were workers late, the calls after that would be on one thread for a while
             for threads in (2, 1):
                 results.append(given(op, *arguments, axis=axis, num_threads=threads))
                 states.append(control.state())

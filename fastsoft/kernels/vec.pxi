@@ -8,7 +8,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from libcpp.atomic cimport atomic, memory_order_relaxed
 
-cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
+cdef extern from "few.hpp" namespace "fastsoft" nogil:
     cdef cppclass half:
         pass
     cdef cppclass bfloat:
@@ -199,11 +199,6 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         pair[T] factor
         Shared[T] shared
         Log[T] log
-    int few_vecs
-    void few_overlapped[T, How, Which](
-        const Stage[T]& last, const Stage[T]& now, Stage[T]& next, ptrdiff_t n, const Shared[T]&, How, Which,
-        Sums[T]* total
-    )
     void finish[T, Which](Sums[T]&, Which, bint full)
     void finish[T, Which](BunchSums[T]&, Which, bint full)
     void take_apart[T](const BunchSums[T]&, Sums[T]*)
@@ -241,8 +236,6 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     void end_run[T](Sums[T]&, const pair[T]& run)
     void add_exactly[T](Sums[T]&, bunch[T])
     bint all_moderate[T](vec[T])
-    int matrix_vecs
-    void few_entries[T, S](const T* rows, ptrdiff_t n, ptrdiff_t start, ptrdiff_t stop, T c, S* out, ptrdiff_t ahead)
     bint all_finite[T](vec[T])
     bint is_finite[T](T)
     cppclass Rest[T]:
@@ -296,8 +289,6 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         pair[T] mean
         bint ordinary
     void add_runs[T](Sums[T]&, const T* x, const T* v, ptrdiff_t left)
-    void few_dots[T](OutputStage[T]&, ptrdiff_t n)
-    void few_turned[T](const OutputStage[T]&, ptrdiff_t n)
     void map_some[T, Map](
         const T* x, const T* v, T* y, Map, ptrdiff_t left, T scale, T middle, const pair[T]& factor,
         const pair[T]& mean, const pair[T]& minus
@@ -306,9 +297,6 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
         Sums[T]&, pair[T]& run, const T* x, const T* v, T* y, ptrdiff_t left, const Shared[T]&, How, T scale, T middle
     )
     void turn_some[T, Way](const T* y, const T* v, T* z, ptrdiff_t left, const pair[T]& mean, Way)
-    void few_weighed[T, How](const Pass[T]&, How, Sums[T]* sums, Sums[T]* dots)
-    void few_mapped[T, Map](const Pass[T]&, Map)
-    void few_maxima[T](const T** x, int count, ptrdiff_t n, bint size, vec[T]* tops)
     void set_vjp[T](
         Vjp[T]&, const Sums[T]&, const Sums[T]& dot, const Shift[T]&, vec[T] scale, vec[T] middle, const Factor&
     )
@@ -347,6 +335,19 @@ cdef extern from "gradient.hpp" namespace "fastsoft" nogil:
     T in_lane[T](const vec[T]&, int k)
     Shared[T] unshifted[T](T)
     pair[T] unshifted_unit[T](T)
+
+    int few_vecs
+    int matrix_vecs
+    void few_maxima[T](const T** x, int count, ptrdiff_t n, bint size, vec[T]* tops)
+    void few_overlapped[T, How, Which](
+        const Stage[T]& last, const Stage[T]& now, Stage[T]& next, ptrdiff_t n, const Shared[T]&, How, Which,
+        Sums[T]* total
+    )
+    void few_weighed[T, How](const Pass[T]&, How, Sums[T]* sums, Sums[T]* dots)
+    void few_mapped[T, Map](const Pass[T]&, Map)
+    void few_dots[T](OutputStage[T]&, ptrdiff_t n)
+    void few_turned[T](const OutputStage[T]&, ptrdiff_t n)
+    void few_entries[T, S](const T* rows, ptrdiff_t n, ptrdiff_t start, ptrdiff_t stop, T c, S* out, ptrdiff_t ahead)
 
     ctypedef unsigned int control
     control enter()

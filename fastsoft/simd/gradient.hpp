@@ -365,42 +365,6 @@ template <class T, int U> INLINE vec<T, U> target_slope(vec<T, U> z, vec<T, U> t
 }
 
 
-// Rows start .. stop of Jacobians, one below the other, of few vecs a row: -sigma_i sigma_j and the diagonal, times c.
-// `rows` holds sigma and the diagonal of each; `ahead` says by how many bytes memory is fetched before it is written.
-const int matrix_vecs = together > 1 ? few_vecs : 1;  // up to which a row is unrolled: its last vec is stored in part
-template <class T, class S, int V = matrix_vecs>
-APART void few_entries(const T* rows, ptrdiff_t n, ptrdiff_t start, ptrdiff_t stop, T c, S* out, ptrdiff_t ahead) {
-    const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes;
-    if constexpr (V > 1)
-        if (last <= 0) return few_entries<T, S, V - 1>(rows, n, start, stop, c, out, ahead);
-    const vec<T> zero = fill(T(0));
-    T number[V * lanes];
-    for (int j = 0; j < V * lanes; j++) number[j] = j;
-    const T* y = rows + start / n * 2 * n;
-    ptrdiff_t i = start % n, left = stop - start;
-    while (left > 0) {
-        vec<T> minus[V], own[V];
-#pragma GCC unroll 8
-        for (int k = 0; k < V; k++) {
-            minus[k] = zero - load(y + k * lanes, k < V - 1 ? lanes : last, T(0));
-            own[k] = load(y + n + k * lanes, k < V - 1 ? lanes : last, T(0)) * fill(c);
-        }
-        for (; i < n && left > 0; i++, left--, out += n) {
-            const vec<T> sigma = fill(y[i]), here = fill(number[i]);
-            prefetch_to_write((char*)out + ahead, V);
-#pragma GCC unroll 8
-            for (int k = 0; k < V; k++) {
-                vec<T> e = mul_add(minus[k], sigma, zero);
-                if (c != 1) e = e * fill(c);
-                const mask<T> diagonal = equal(load(number + k * lanes, lanes, T(0)), here);
-                store(out + k * lanes, choose(diagonal, own[k], e), k < V - 1 ? lanes : last);
-            }
-        }
-        i = 0;
-        y += 2 * n;
-    }
-}
-
 // Which pass: kernels/gradients.pxi says what each does.
 struct Product {};
 struct Dot {};
@@ -470,48 +434,6 @@ template <class T> struct OutputStage {
     bool ordinary;
 };
 
-// The sums of a group's rows, and z, where a row has but few vecs: what a loop needs besides them would cost as much. Each
-// fetches what the next step asks for: z, or the next group, as a rule right after this one.
-template <class T, int V = few_vecs> APART void few_dots(OutputStage<T>& s, ptrdiff_t n) {
-    const int lanes = vec<T>::lanes;
-    if constexpr (V > least_vecs<T>)
-        if (n <= (V - 1) * lanes) return few_dots<T, V - 1>(s, n);
-    const ptrdiff_t last = n - (V - 1) * lanes;
-    for (int r = 0; r < s.count; r++) {
-        const T *y = s.y[r], *v = s.v[r];
-        Sums<T> a;
-        vec<T> run;
-        begin_runs(a);
-#pragma GCC unroll 8
-        for (int j = 0; j < V; j++) {
-            const ptrdiff_t left = j == V - 1 ? last : lanes;
-            if (j % run_length == 0) run = fill(T(0));
-            prefetch_to_write(s.z[r] + j * lanes, 1);
-            run = mul_add(load(y + j * lanes, left, T(0)), load(v + j * lanes, left, T(0)), run);
-            if (j % run_length == run_length - 1 || j == V - 1) end_run(a, run);
-        }
-        s.dots[r] = a;
-    }
-}
-template <class T, int V = few_vecs> APART void few_turned(const OutputStage<T>& s, ptrdiff_t n) {
-    const int lanes = vec<T>::lanes;
-    if constexpr (V > least_vecs<T>)
-        if (n <= (V - 1) * lanes) return few_turned<T, V - 1>(s, n);
-    const ptrdiff_t last = n - (V - 1) * lanes, ahead = s.count * n;
-    for (int r = 0; r < s.count; r++) {
-        const T *y = s.y[r], *v = s.v[r];
-        T* z = s.z[r];
-        const pair<T> mean = of_row(s.mean, r);
-#pragma GCC unroll 8
-        for (int j = 0; j < V; j++) {
-            const ptrdiff_t left = j == V - 1 ? last : lanes;
-            prefetch(y + ahead + j * lanes, 1);
-            prefetch(v + ahead + j * lanes, 1);
-            store(z + j * lanes, turned_output(load(y + j * lanes, left, T(0)), load(v + j * lanes, left, T(0)), mean), left);
-        }
-    }
-}
-
 // What the passes over the rows of a group share; a pass goes over rows first .. last - 1.
 template <class T> struct Pass {
     int what, first, last;
@@ -526,64 +448,5 @@ template <class T> struct Pass {
     pair<T> mean, factor, minus;
     Sums<T> sums[16], dots[16];
 };
-
-// WEIGH and the passes that give y (gradients.pxi), of rows of few vecs.
-template <class T, class How, int V = few_vecs>
-APART void few_weighed(const Pass<T>& p, How how, Sums<T>* sums, Sums<T>* dots) {
-    const ptrdiff_t lanes = vec<T>::lanes, last = p.n - (V - 1) * lanes;
-    constexpr int U = together;
-    if constexpr (V > least_vecs<T>)
-        if (last <= 0) return few_weighed<T, How, V - 1>(p, how, sums, dots);
-    for (int r = p.first; r < p.last; r++) {
-        const T *x = p.x[r], *v = p.v[r];
-        T* y = p.y[r];
-        const Shared<T> s = of_row(*p.shared, r);
-        Sums<T> a, d;
-        pair<T> run;
-        begin(a, Exact());
-        begin_runs(d);
-        begin_run(run);
-#pragma GCC unroll 8
-        for (int k = 0; k < V; k += U) {
-            const ptrdiff_t j = k * lanes;
-            if (k + U <= V) weigh_vecs<U>(a, run, x + j, v + j, y + j, k + U < V ? U * lanes : (U - 1) * lanes + last, s, how, p.scale[r], p.middle[r]);
-            else weigh_vecs<1>(a, run, x + j, v + j, y + j, last, s, how, p.scale[r], p.middle[r]);
-        }
-        end_run(d, run);
-        finish(a, Exact(), false);
-        sums[r] = a;
-        dots[r] = d;
-    }
-}
-template <class T, class Map, int V = few_vecs> APART void few_mapped(const Pass<T>& p, Map what) {
-    const ptrdiff_t lanes = vec<T>::lanes, last = p.n - (V - 1) * lanes;
-    if constexpr (V > least_vecs<T>)
-        if (last <= 0) return few_mapped<T, Map, V - 1>(p, what);
-    for (int r = p.first; r < p.last; r++) {
-        const T *x = p.x[r], *v = p.v[r];
-        T* y = p.y[r];
-        const pair<T> factor = of_row(p.factor, r), mean = of_row(p.mean, r), minus = of_row(p.minus, r);
-        const T scale = p.scale[r], middle = p.middle[r];
-#pragma GCC unroll 8
-        for (int k = 0; k < V; k++)
-            map_vecs<1>(x + k * lanes, v + k * lanes, y + k * lanes, what, k < V - 1 ? lanes : last, scale, middle, factor, mean, minus);
-    }
-}
-// The maxima of a group's rows, of `size` of their absolute values, lane by lane, NaN apart.
-template <class T, int V = few_vecs> APART void few_maxima(const T* const* x, int count, ptrdiff_t n, bool size, vec<T>* tops) {
-    const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes;
-    if constexpr (V > least_vecs<T>)
-        if (last <= 0) return few_maxima<T, V - 1>(x, count, n, size, tops);
-    const T low = size ? T(0) : -std::numeric_limits<T>::infinity();
-    for (int r = 0; r < count; r++) {
-        vec<T> top = fill(low);
-#pragma GCC unroll 8
-        for (int k = 0; k < V; k++) {
-            const vec<T> v = load(x[r] + k * lanes, k < V - 1 ? lanes : last, low);
-            top = larger(size ? absolute(v) : v, top);
-        }
-        tops[r] = top;
-    }
-}
 
 }}  // namespace

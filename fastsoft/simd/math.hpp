@@ -550,45 +550,6 @@ INLINE void log_some(const T* x, T* y, ptrdiff_t left, int vecs, const Log<T>& l
         put(y + k * lanes, log_value(v, l, s, how), here, past);
     }
 }
-// Rows of few vecs, but of more classes than go by tiles, are unrolled: what a loop needs besides them costs as much.
-const int few_vecs = 8;
-template <class T> constexpr int least_vecs = 32 / vec<T>::lanes + 1;
-// sum_overlapped (overlap.pxi) of such rows.
-template <class T, class How, class Which, int V = few_vecs>
-APART void few_overlapped(const Stage<T>& last, const Stage<T>& now, Stage<T>& next, ptrdiff_t n, const Shared<T>& shared, How how, Which which, Sums<T>* total) {
-    const bool keeps = std::is_same<Which, All>::value, ends = last.waits;
-    const ptrdiff_t lanes = vec<T>::lanes, rest = n - (V - 1) * lanes, near = 2048 / sizeof(T);
-    const T low = -std::numeric_limits<T>::infinity();
-    constexpr int U = exp_vecs(T(), Which());
-    if constexpr (V > least_vecs<T>)
-        if (rest <= 0) return few_overlapped<T, How, Which, V - 1>(last, now, next, n, shared, how, which, total);
-    for (int r = 0; r < now.count; r++) {
-        const T *x = now.x[r], *following = next.x[r], *before = keeps ? last.e[r] : last.x[r];
-        T *e = now.e[r], *y = last.y[r];
-        const Shared<T> s = of_row(shared, r), its = of_row(last.shared, r);
-        const pair<T> factor = of_row(last.factor, r);
-        const Log<T> log = of_row(last.log, r);
-        vec<T> top = fill(low);
-        Sums<T> a;
-        begin(a, which);
-#pragma GCC unroll 8
-        for (int k = 0; k < V; k += U) {
-            const ptrdiff_t j = k * lanes, some = k + U <= V ? U : 1, left = k + U < V ? U * lanes : (some - 1) * lanes + rest;
-            prefetch(following + j + near, some);
-            if (keeps) prefetch_to_write(e + j + near, some);
-            if (k + U <= V) collect_vecs<U>(a, x + j, keeps ? e + j : nullptr, left, s, how, which, false);
-            else collect_vecs<1>(a, x + j, keeps ? e + j : nullptr, left, s, how, which, false);
-            max_some(top, following + j, left, some);
-            if (ends) {
-                if (keeps) scale_some(before + j, y + j, left, some, factor, false);
-                else log_some(before + j, y + j, left, some, log, its, how, false);
-            }
-        }
-        finish(a, which, false);
-        total[r] = a;
-        next.tops[r] = top;
-    }
-}
 // max + log of sum; an infinite maximum stays what it is, unless a NaN is about.
 template <class T> INLINE vec<T> log_sum_exp(const Sums<T>& a, const Shift<T>& s, vec<T> max) {
     const mask<T> infinite = equal(max, fill(std::numeric_limits<T>::infinity()));

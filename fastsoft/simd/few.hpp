@@ -1,0 +1,184 @@
+// Rows of few vecs, unrolled: what a loop needs besides its arithmetic costs as much as that. V says how many vecs a row
+// has; each function finds the one for n classes by itself. The bits are those of the loops in kernels/.
+#pragma once
+#include "gradient.hpp"
+
+namespace fastsoft { namespace {
+
+const int few_vecs = 8;
+template <class T> constexpr int least_vecs = 32 / vec<T>::lanes + 1;  // rows of up to 32 classes go by tiles
+
+// The maxima of a group's rows, of `size` of their absolute values, lane by lane, NaN apart.
+template <class T, int V = few_vecs> APART void few_maxima(const T* const* x, int count, ptrdiff_t n, bool size, vec<T>* tops) {
+    const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes;
+    if constexpr (V > least_vecs<T>)
+        if (last <= 0) return few_maxima<T, V - 1>(x, count, n, size, tops);
+    const T low = size ? T(0) : -std::numeric_limits<T>::infinity();
+    for (int r = 0; r < count; r++) {
+        vec<T> top = fill(low);
+#pragma GCC unroll 8
+        for (int k = 0; k < V; k++) {
+            const vec<T> v = load(x[r] + k * lanes, k < V - 1 ? lanes : last, low);
+            top = larger(size ? absolute(v) : v, top);
+        }
+        tops[r] = top;
+    }
+}
+
+// sum_overlapped (overlap.pxi)
+template <class T, class How, class Which, int V = few_vecs>
+APART void few_overlapped(const Stage<T>& before, const Stage<T>& now, Stage<T>& next, ptrdiff_t n, const Shared<T>& shared, How how, Which which, Sums<T>* total) {
+    const bool keeps = std::is_same<Which, All>::value, ends = before.waits;
+    const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes, near = 2048 / sizeof(T);
+    constexpr int U = exp_vecs(T(), Which());
+    if constexpr (V > least_vecs<T>)
+        if (last <= 0) return few_overlapped<T, How, Which, V - 1>(before, now, next, n, shared, how, which, total);
+    for (int r = 0; r < now.count; r++) {
+        const T *x = now.x[r], *following = next.x[r], *from = keeps ? before.e[r] : before.x[r];
+        T *e = now.e[r], *y = before.y[r];
+        const Shared<T> s = of_row(shared, r), its = of_row(before.shared, r);
+        const pair<T> factor = of_row(before.factor, r);
+        const Log<T> log = of_row(before.log, r);
+        vec<T> top = fill(-std::numeric_limits<T>::infinity());
+        Sums<T> a;
+        begin(a, which);
+#pragma GCC unroll 8
+        for (int k = 0; k < V; k += U) {
+            const bool whole = k + U <= V;  // else one vec is left
+            const ptrdiff_t j = k * lanes, some = whole ? U : 1, left = k + some < V ? some * lanes : (some - 1) * lanes + last;
+            prefetch(following + j + near, some);
+            if (keeps) prefetch_to_write(e + j + near, some);
+            if (whole) collect_vecs<U>(a, x + j, keeps ? e + j : nullptr, left, s, how, which, false);
+            else collect_vecs<1>(a, x + j, keeps ? e + j : nullptr, left, s, how, which, false);
+            max_some(top, following + j, left, some);
+            if (ends && keeps) scale_some(from + j, y + j, left, some, factor, false);
+            if (ends && !keeps) log_some(from + j, y + j, left, some, log, its, how, false);
+        }
+        finish(a, which, false);
+        total[r] = a;
+        next.tops[r] = top;
+    }
+}
+
+// WEIGH (gradients.pxi)
+template <class T, class How, int V = few_vecs>
+APART void few_weighed(const Pass<T>& p, How how, Sums<T>* sums, Sums<T>* dots) {
+    const ptrdiff_t lanes = vec<T>::lanes, last = p.n - (V - 1) * lanes;
+    constexpr int U = together;
+    if constexpr (V > least_vecs<T>)
+        if (last <= 0) return few_weighed<T, How, V - 1>(p, how, sums, dots);
+    for (int r = p.first; r < p.last; r++) {
+        const T *x = p.x[r], *v = p.v[r], scale = p.scale[r], middle = p.middle[r];
+        T* y = p.y[r];
+        const Shared<T> s = of_row(*p.shared, r);
+        Sums<T> a, d;
+        pair<T> run;
+        begin(a, Exact());
+        begin_runs(d);
+        begin_run(run);
+#pragma GCC unroll 8
+        for (int k = 0; k < V; k += U) {
+            const bool whole = k + U <= V;
+            const ptrdiff_t j = k * lanes, some = whole ? U : 1, left = k + some < V ? some * lanes : (some - 1) * lanes + last;
+            if (whole) weigh_vecs<U>(a, run, x + j, v + j, y + j, left, s, how, scale, middle);
+            else weigh_vecs<1>(a, run, x + j, v + j, y + j, left, s, how, scale, middle);
+        }
+        end_run(d, run);
+        finish(a, Exact(), false);
+        sums[r] = a;
+        dots[r] = d;
+    }
+}
+// A pass that gives y (gradients.pxi)
+template <class T, class Map, int V = few_vecs> APART void few_mapped(const Pass<T>& p, Map what) {
+    const ptrdiff_t lanes = vec<T>::lanes, last = p.n - (V - 1) * lanes;
+    if constexpr (V > least_vecs<T>)
+        if (last <= 0) return few_mapped<T, Map, V - 1>(p, what);
+    for (int r = p.first; r < p.last; r++) {
+        const T *x = p.x[r], *v = p.v[r], scale = p.scale[r], middle = p.middle[r];
+        T* y = p.y[r];
+        const pair<T> factor = of_row(p.factor, r), mean = of_row(p.mean, r), minus = of_row(p.minus, r);
+#pragma GCC unroll 8
+        for (int k = 0; k < V; k++)
+            map_vecs<1>(x + k * lanes, v + k * lanes, y + k * lanes, what, k < V - 1 ? lanes : last, scale, middle, factor, mean, minus);
+    }
+}
+
+// The sums of a group's rows, and z, of a kept output (overlap_output.pxi). Each fetches what the next step asks for: z, or
+// the next group, as a rule right after this one.
+template <class T, int V = few_vecs> APART void few_dots(OutputStage<T>& s, ptrdiff_t n) {
+    const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes;
+    if constexpr (V > least_vecs<T>)
+        if (last <= 0) return few_dots<T, V - 1>(s, n);
+    for (int r = 0; r < s.count; r++) {
+        const T *y = s.y[r], *v = s.v[r];
+        Sums<T> a;
+        vec<T> run;
+        begin_runs(a);
+#pragma GCC unroll 8
+        for (int k = 0; k < V; k++) {
+            const ptrdiff_t j = k * lanes, left = k < V - 1 ? lanes : last;
+            if (k % run_length == 0) run = fill(T(0));
+            prefetch_to_write(s.z[r] + j, 1);
+            run = mul_add(load(y + j, left, T(0)), load(v + j, left, T(0)), run);
+            if (k % run_length == run_length - 1 || k == V - 1) end_run(a, run);
+        }
+        s.dots[r] = a;
+    }
+}
+template <class T, int V = few_vecs> APART void few_turned(const OutputStage<T>& s, ptrdiff_t n) {
+    const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes, ahead = s.count * n;
+    if constexpr (V > least_vecs<T>)
+        if (last <= 0) return few_turned<T, V - 1>(s, n);
+    for (int r = 0; r < s.count; r++) {
+        const T *y = s.y[r], *v = s.v[r];
+        T* z = s.z[r];
+        const pair<T> mean = of_row(s.mean, r);
+#pragma GCC unroll 8
+        for (int k = 0; k < V; k++) {
+            const ptrdiff_t j = k * lanes, left = k < V - 1 ? lanes : last;
+            prefetch(y + j + ahead, 1);
+            prefetch(v + j + ahead, 1);
+            store(z + j, turned_output(load(y + j, left, T(0)), load(v + j, left, T(0)), mean), left);
+        }
+    }
+}
+
+// Rows start .. stop of Jacobians, one below the other, of at most matrix_vecs vecs: -sigma_i sigma_j and the diagonal,
+// times c. `rows` holds sigma and the diagonal of each; `ahead` says by how many bytes memory is fetched before it is
+// written. The last vec of a row is stored in part, which pays with masks, or where it is the only one.
+const int matrix_vecs = together > 1 ? few_vecs : 1;
+template <class T, class S, int V = matrix_vecs>
+APART void few_entries(const T* rows, ptrdiff_t n, ptrdiff_t start, ptrdiff_t stop, T c, S* out, ptrdiff_t ahead) {
+    const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes;
+    if constexpr (V > 1)
+        if (last <= 0) return few_entries<T, S, V - 1>(rows, n, start, stop, c, out, ahead);
+    const vec<T> zero = fill(T(0));
+    T number[V * lanes];
+    for (int j = 0; j < V * lanes; j++) number[j] = j;
+    const T* y = rows + start / n * 2 * n;
+    ptrdiff_t i = start % n, left = stop - start;
+    while (left > 0) {
+        vec<T> minus[V], own[V];
+#pragma GCC unroll 8
+        for (int k = 0; k < V; k++) {
+            minus[k] = zero - load(y + k * lanes, k < V - 1 ? lanes : last, T(0));
+            own[k] = load(y + n + k * lanes, k < V - 1 ? lanes : last, T(0)) * fill(c);
+        }
+        for (; i < n && left > 0; i++, left--, out += n) {
+            const vec<T> sigma = fill(y[i]), here = fill(number[i]);
+            prefetch_to_write((char*)out + ahead, V);
+#pragma GCC unroll 8
+            for (int k = 0; k < V; k++) {
+                vec<T> e = mul_add(minus[k], sigma, zero);
+                if (c != 1) e = e * fill(c);
+                const mask<T> diagonal = equal(load(number + k * lanes, lanes, T(0)), here);
+                store(out + k * lanes, choose(diagonal, own[k], e), k < V - 1 ? lanes : last);
+            }
+        }
+        i = 0;
+        y += 2 * n;
+    }
+}
+
+}}  // namespace
