@@ -36,7 +36,7 @@ cdef inline void block_weigh(
     cdef Exact exact
     cdef Sums[floating] a, d
     cdef pair[floating] run
-    if How is not Wide:
+    if How is Plain:
         if are_few(p.n, zero):
             few_weighed(p[0], how, sums, dots)
             return
@@ -49,12 +49,9 @@ cdef inline void block_weigh(
         while i < stop:
             end = min(stop, i + weighed_run * lanes)
             begin_run(run)
-            while i + step <= end:
-                weigh_some(a, run, x + i, v + i, y + i, step, s, how, scale, middle)
+            while i < end:
+                weigh_some(a, run, x + i, v + i, y + i, stop - i, s, how, scale, middle)
                 i += step
-            if i < end:
-                weigh_some(a, run, x + i, v + i, y + i, end - i, s, how, scale, middle)
-                i = end
             end_run(d, run)
         finish(a, exact, stop - start == BLOCK)
         sums[r] = a

@@ -162,13 +162,14 @@ cdef inline void apply_overlapped(
     cdef Sums[floating] sums[16]
     cdef floating zero = 0
     cdef bint spare = together > 1 or floating is double or Which is All  # as above: not where log_softmax is ended
-    cdef bint few = are_few(n, zero) and not now.past and (spare or not last.waits)
+    cdef bint few = How is Plain and are_few(n, zero) and not now.past and (spare or not last.waits)
     group_shift(now.x, now.count, n, now.tops[0], op, how, &s)
     if next.count == now.count and (not last.waits or last.count == now.count):
-        if few:
-            few_overlapped(last[0], now[0], next[0], n, s.each, how, which, &sums[0])
-            end_few(last, n, which)
-        else:
+        if How is Plain:
+            if few:
+                few_overlapped(last[0], now[0], next[0], n, s.each, how, which, &sums[0])
+                end_few(last, n, which)
+        if not few:
             sum_overlapped(last, now, next, n, &s.each, how, which, &sums[0])
     else:
         end_rows(last, n, how, which)

@@ -5,11 +5,13 @@
 
 namespace fastsoft { namespace {
 
-const int few_vecs = 8;
+// None where a vec takes four registers: the code would be half as large again.
+const int few_vecs = vec<float>::regs > 2 ? 0 : 8;
 template <class T> constexpr int least_vecs = 32 / vec<T>::lanes + 1;  // rows of up to 32 classes go by tiles
+template <class T> constexpr int most_vecs = few_vecs ? few_vecs : least_vecs<T>;
 
 // The maxima of a group's rows, of `size` of their absolute values, lane by lane, NaN apart.
-template <class T, int V = few_vecs> APART void few_maxima(const T* const* x, int count, ptrdiff_t n, bool size, vec<T>* tops) {
+template <class T, int V = most_vecs<T>> APART void few_maxima(const T* const* x, int count, ptrdiff_t n, bool size, vec<T>* tops) {
     const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes;
     if constexpr (V > least_vecs<T>)
         if (last <= 0) return few_maxima<T, V - 1>(x, count, n, size, tops);
@@ -26,7 +28,7 @@ template <class T, int V = few_vecs> APART void few_maxima(const T* const* x, in
 }
 
 // sum_overlapped (overlap.pxi)
-template <class T, class How, class Which, int V = few_vecs>
+template <class T, class How, class Which, int V = most_vecs<T>>
 APART void few_overlapped(const Stage<T>& before, const Stage<T>& now, Stage<T>& next, ptrdiff_t n, const Shared<T>& shared, How how, Which which, Sums<T>* total) {
     const bool keeps = std::is_same<Which, All>::value, ends = before.waits;
     const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes, near = 2048 / sizeof(T);
@@ -61,7 +63,7 @@ APART void few_overlapped(const Stage<T>& before, const Stage<T>& now, Stage<T>&
 }
 
 // WEIGH (gradients.pxi)
-template <class T, class How, int V = few_vecs>
+template <class T, class How, int V = most_vecs<T>>
 APART void few_weighed(const Pass<T>& p, How how, Sums<T>* sums, Sums<T>* dots) {
     const ptrdiff_t lanes = vec<T>::lanes, last = p.n - (V - 1) * lanes;
     constexpr int U = together;
@@ -90,7 +92,7 @@ APART void few_weighed(const Pass<T>& p, How how, Sums<T>* sums, Sums<T>* dots) 
     }
 }
 // A pass that gives y (gradients.pxi)
-template <class T, class Map, int V = few_vecs> APART void few_mapped(const Pass<T>& p, Map what) {
+template <class T, class Map, int V = most_vecs<T>> APART void few_mapped(const Pass<T>& p, Map what) {
     const ptrdiff_t lanes = vec<T>::lanes, last = p.n - (V - 1) * lanes;
     if constexpr (V > least_vecs<T>)
         if (last <= 0) return few_mapped<T, Map, V - 1>(p, what);
@@ -106,7 +108,7 @@ template <class T, class Map, int V = few_vecs> APART void few_mapped(const Pass
 
 // The sums of a group's rows, and z, of a kept output (overlap_output.pxi). Each fetches what the next step asks for: z, or
 // the next group, as a rule right after this one.
-template <class T, int V = few_vecs> APART void few_dots(OutputStage<T>& s, ptrdiff_t n) {
+template <class T, int V = most_vecs<T>> APART void few_dots(OutputStage<T>& s, ptrdiff_t n) {
     const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes;
     if constexpr (V > least_vecs<T>)
         if (last <= 0) return few_dots<T, V - 1>(s, n);
@@ -126,7 +128,7 @@ template <class T, int V = few_vecs> APART void few_dots(OutputStage<T>& s, ptrd
         s.dots[r] = a;
     }
 }
-template <class T, int V = few_vecs> APART void few_turned(const OutputStage<T>& s, ptrdiff_t n) {
+template <class T, int V = most_vecs<T>> APART void few_turned(const OutputStage<T>& s, ptrdiff_t n) {
     const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes, ahead = s.count * n;
     if constexpr (V > least_vecs<T>)
         if (last <= 0) return few_turned<T, V - 1>(s, n);
