@@ -5,6 +5,7 @@ cdef enum:
     FILL_AHEAD = 1024  # bytes by which memory is fetched before it is written
     FILL_STREAM = 33554432  # bytes of result from which it is written past the caches
     FILL_SHARES = 8  # for each thread, so that of one that comes late the others can take over
+    MOST_SHARES = 512
     ROWS_AT_ONCE = 1048576  # numbers that are kept of sigma and the diagonal
 
 
@@ -87,33 +88,36 @@ cdef inline void fill_part(
 
 
 cdef void fill_shares(
-    const floating* rows, Py_ssize_t n, Py_ssize_t total, Py_ssize_t shares, atomic[int64_t]* taken, floating c,
-    element* out, bint stream_it
+    const floating* rows, Py_ssize_t n, Py_ssize_t total, Py_ssize_t shares, atomic[int64_t]* taken, int thread,
+    int threads, floating c, element* out, bint stream_it
 ) noexcept nogil:
-    """What a thread gets of the shares: the next one each time"""
-    cdef Py_ssize_t k = taken.fetch_add(1)
-    while k < shares:
-        fill_part(rows, n, total * k // shares, total * (k + 1) // shares, c, out, stream_it)
-        k = taken.fetch_add(1)
+    """What a thread gets of the shares: its own first, which its core's cache may hold, then what others have not
+    begun"""
+    cdef Py_ssize_t k = shares * thread // threads, i
+    for i in range(shares):
+        if taken[k].load() == 0 and taken[k].fetch_add(1) == 0:
+            fill_part(rows, n, total * k // shares, total * (k + 1) // shares, c, out, stream_it)
+        k = k + 1 if k + 1 < shares else 0
 
 
 cdef void fill_all(
     const floating* rows, Py_ssize_t n, Py_ssize_t count, floating c, element* out, bint stream_it, int threads
 ) noexcept nogil:
     """`count` matrices"""
-    cdef Py_ssize_t total = count * n, shares
+    cdef Py_ssize_t total = count * n, shares, k
     cdef int allowed = threads
-    cdef atomic[int64_t] taken_shares
+    cdef atomic[int64_t] taken[MOST_SHARES]
     threads = threads_worth(total * n * <Py_ssize_t> sizeof(element) // 4, threads)  # stores, and no exponentials
     if threads > 1:
         threads = fs_region(threads, allowed)
     if threads == 1:
         fill_part(rows, n, 0, total, c, out, stream_it)
         return
-    shares = min(total, FILL_SHARES * threads)
-    taken_shares.store(0, memory_order_relaxed)
+    shares = min(total, min(FILL_SHARES * threads, MOST_SHARES))
+    for k in range(shares):
+        taken[k].store(0, memory_order_relaxed)
     with parallel(num_threads=threads):
-        fill_shares(rows, n, total, shares, &taken_shares, c, out, stream_it)
+        fill_shares(rows, n, total, shares, &taken[0], fs_thread(), fs_threads(), c, out, stream_it)
 
 
 cdef int run_jacobian(
