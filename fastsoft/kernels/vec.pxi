@@ -176,7 +176,6 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     void begin[T, Which](Sums[T]&, Which)
     void begin[T, Which](BunchSums[T]&, Which)
     void collect[T, Which](BunchSums[T]&, BunchTerm[T], bunch[T] x, const Shared[T]&, Which)
-    void collect_in_turn[T, Which](Sums[T]&, BunchTerm[T], bunch[T] x, const Shared[T]&, Which, bint many)
     void collect_some[T, How, Which](
         Sums[T]&, const T* x, T* e, ptrdiff_t left, const Shared[T]&, How, Which, bint many
     )
@@ -231,7 +230,6 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     vec[T] product_scale[T](vec[T] size)
     Sums[T] scaled_by[T](const Sums[T]&, vec[T] scale)
     void begin_run[T](pair[T]& run)
-    void add_weighed[T](pair[T]& run, const BunchTerm[T]& e, bunch[T] w)
     void add_weighed[T](pair[T]& run, const Term[T]& e, vec[T] w)
     void end_run[T](Sums[T]&, const pair[T]& run)
     void add_exactly[T](Sums[T]&, bunch[T])
@@ -310,20 +308,14 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         Loss[T]&, const Sums[T]&, const Sums[T]& weight, const Sums[T]& shortfall, const Shift[T]&, vec[T] a_max,
         double scale, double z_loss, const Factor&
     )
-    bunch[T] turned[T](bunch[T] e, bunch[T] v, T scale, const pair[T]& mean, const pair[T]& factor)
     vec[T] turned[T](vec[T] e, vec[T] v, T scale, const pair[T]& mean, const pair[T]& factor)
-    bunch[T] turned_output[T](bunch[T] y, bunch[T] v, const pair[T]& mean)
     vec[T] turned_output[T](vec[T] y, vec[T] v, const pair[T]& mean)
-    bunch[T] centred[T](bunch[T] v, T scale, T up, const pair[T]& mean)
     bunch[T] log_turned[T](bunch[T] e, bunch[T] g, const pair[T]& factor, const pair[T]& minus, T up)
     bunch[T] multiplied[T](bunch[T], T)
-    bunch[T] less_target[T](bunch[T] e, bunch[T] a, const pair[T]& factor, T down)
-    bunch[T] own_slope[T](bunch[T] y, T c)
     vec[T] minus_product[T](vec[T], vec[T])
     vec[T] times[T](vec[T], vec[T])
     bunch[T] shortfall[T, How](bunch[T] x, bunch[T] a, const Shift[T]&, How)
     bunch[T] target_log[T](bunch[T] z, bunch[T] t)
-    bunch[T] target_slope[T](bunch[T] z, bunch[T] t)
     bunch[T] weighed[T](bunch[T] v, T scale, T middle)
     vec[T] weighed[T](vec[T] v, vec[T] scale, vec[T] middle)
     Shift[T] of_row[T](const Shift[T]&, int k)
