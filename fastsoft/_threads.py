@@ -12,6 +12,7 @@ from pathlib import Path
 
 from . import _machine
 from ._dispatch import kernels
+from ._entry import general
 
 LIMIT = 4096  # more is a mistake
 
@@ -121,6 +122,9 @@ def get_num_threads() -> int:
     if _default is None:
         _default = default_num_threads()
     return _default
+
+
+general["get_num_threads"] = get_num_threads  # the compiled ways in ask, for large arrays
 
 
 def set_num_threads(n: int) -> None:

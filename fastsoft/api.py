@@ -10,24 +10,21 @@ import numpy.typing as npt
 
 from . import _validate
 from ._dispatch import kernels
+from ._entry import public
 from ._run import LOG_SOFTMAX, LOGSUMEXP, SOFTMAX, lazy, on_dask, pieces, quiet
-from ._threads import allowed, get_num_threads
+from ._threads import allowed
 
 Array = np.ndarray[Any, Any]
 
-# The defaults, compared by identity: a call that leaves them alone takes the short way.
-LAST = -1
-ONE = 1.0
-NAN = "nan"
 
-
+@public
 def softmax(
     x: npt.ArrayLike,
-    axis: int | tuple[int, ...] | None = LAST,
+    axis: int | tuple[int, ...] | None = -1,
     *,
     where: npt.ArrayLike | None = None,
-    temperature: float = ONE,
-    empty: str = NAN,
+    temperature: float = 1.0,
+    empty: str = "nan",
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> Array:
@@ -83,22 +80,17 @@ def softmax(
     >>> fastsoft.softmax(np.array([0.0, 0.0, -np.inf]))
     array([0.5, 0.5, 0. ])
     """
-    if where is None and temperature is ONE and empty is NAN and num_threads is None:
-        y = kernels.softmax(x, axis, out)
-        if y is None:
-            y = kernels.softmax(x, axis, out, get_num_threads())
-        if y is not None:
-            return y  # type: ignore[no-any-return]
     return _run(SOFTMAX, x, axis, where, temperature, empty, out, num_threads)
 
 
+@public
 def log_softmax(
     x: npt.ArrayLike,
-    axis: int | tuple[int, ...] | None = LAST,
+    axis: int | tuple[int, ...] | None = -1,
     *,
     where: npt.ArrayLike | None = None,
-    temperature: float = ONE,
-    empty: str = NAN,
+    temperature: float = 1.0,
+    empty: str = "nan",
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> Array:
@@ -153,18 +145,13 @@ def log_softmax(
     >>> fastsoft.log_softmax(np.array([20.0, 0.0, 0.0]))[0]
     np.float64(-4.1223072363804075e-09)
     """
-    if where is None and temperature is ONE and empty is NAN and num_threads is None:
-        y = kernels.log_softmax(x, axis, out)
-        if y is None:
-            y = kernels.log_softmax(x, axis, out, get_num_threads())
-        if y is not None:
-            return y  # type: ignore[no-any-return]
     return _run(LOG_SOFTMAX, x, axis, where, temperature, empty, out, num_threads)
 
 
+@public
 def logsumexp(
     x: npt.ArrayLike,
-    axis: int | tuple[int, ...] | None = LAST,
+    axis: int | tuple[int, ...] | None = -1,
     *,
     keepdims: bool = False,
     where: npt.ArrayLike | None = None,
@@ -218,13 +205,7 @@ def logsumexp(
     >>> fastsoft.logsumexp(np.array([1000.0, 1000.0]))
     array(1000.69314718)
     """
-    if where is None and keepdims is False and num_threads is None:
-        y = kernels.logsumexp(x, axis, out)
-        if y is None:
-            y = kernels.logsumexp(x, axis, out, get_num_threads())
-        if y is not None:
-            return y  # type: ignore[no-any-return]
-    return _run(LOGSUMEXP, x, axis, where, ONE, NAN, out, num_threads, bool(keepdims))
+    return _run(LOGSUMEXP, x, axis, where, 1.0, "nan", out, num_threads, bool(keepdims))
 
 
 def _run(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from . import _validate
 from ._dispatch import kernels
+from ._entry import public
 from ._run import (
     DIAGONAL,
     JACOBIAN,
@@ -23,18 +24,18 @@ from ._run import (
     pieces,
     quiet,
 )
-from ._threads import allowed, get_num_threads
+from ._threads import allowed
 from .api import softmax
 
 Array = np.ndarray[Any, Any]
-LAST, ONE = -1, 1.0  # the defaults, compared by identity: a call that leaves them alone takes the short way
 
 
+@public
 def softmax_jacobian(
     x: npt.ArrayLike,
-    axis: int = LAST,
+    axis: int = -1,
     *,
-    temperature: float = ONE,
+    temperature: float = 1.0,
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> Array:
@@ -84,12 +85,6 @@ def softmax_jacobian(
     array([[ 0.25, -0.25],
            [-0.25,  0.25]])
     """
-    if temperature is ONE and num_threads is None:
-        y = kernels.plain_jacobian(x, axis, out)
-        if y is None:
-            y = kernels.plain_jacobian(x, axis, out, get_num_threads())
-        if y is not None:
-            return y  # type: ignore[no-any-return]
     if lazy(x):
         options = {"temperature": temperature, "num_threads": num_threads}
         return on_dask(JACOBIAN, {"x": x}, axis, out, **options)  # type: ignore[no-any-return]
@@ -122,11 +117,12 @@ def softmax_jacobian(
     return y
 
 
+@public
 def softmax_jacobian_diagonal(
     x: npt.ArrayLike,
-    axis: int = LAST,
+    axis: int = -1,
     *,
-    temperature: float = ONE,
+    temperature: float = 1.0,
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> Array:
@@ -170,19 +166,16 @@ def softmax_jacobian_diagonal(
     >>> fastsoft.softmax_jacobian_diagonal(np.zeros(2))
     array([0.25, 0.25])
     """
-    if temperature is ONE and num_threads is None:
-        y = kernels.jacobian_diagonal(x, axis, out, get_num_threads())
-        if y is not None:
-            return y  # type: ignore[no-any-return]
     return _run(DIAGONAL, x, None, axis, temperature, out, num_threads)
 
 
+@public
 def softmax_vjp(
     x: npt.ArrayLike,
     v: npt.ArrayLike,
-    axis: int = LAST,
+    axis: int = -1,
     *,
-    temperature: float = ONE,
+    temperature: float = 1.0,
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> Array:
@@ -235,21 +228,16 @@ def softmax_vjp(
     >>> fastsoft.softmax_vjp(np.zeros(2), np.array([1.0, 0.0]))
     array([ 0.25, -0.25])
     """
-    if temperature is ONE and num_threads is None:
-        y = kernels.plain_pair(VJP, x, v, axis, out)
-        if y is None:
-            y = kernels.plain_pair(VJP, x, v, axis, out, get_num_threads())
-        if y is not None:
-            return y  # type: ignore[no-any-return]
     return _run(VJP, x, v, axis, temperature, out, num_threads)
 
 
+@public
 def softmax_jvp(
     x: npt.ArrayLike,
     u: npt.ArrayLike,
-    axis: int = LAST,
+    axis: int = -1,
     *,
-    temperature: float = ONE,
+    temperature: float = 1.0,
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> Array:
@@ -295,17 +283,14 @@ def softmax_jvp(
     >>> fastsoft.softmax_jvp(np.zeros(2), np.array([1.0, 1.0]))
     array([0., 0.])
     """
-    if temperature is ONE and num_threads is None:
-        y = kernels.plain_pair(VJP, x, u, axis, out, get_num_threads())
-        if y is not None:
-            return y  # type: ignore[no-any-return]
     return _run(VJP, x, u, axis, temperature, out, num_threads, ("x", "u"))
 
 
+@public
 def softmax_vjp_from_output(
     y: npt.ArrayLike,
     v: npt.ArrayLike,
-    axis: int = LAST,
+    axis: int = -1,
     *,
     out: Array | None = None,
     num_threads: int | None = None,
@@ -352,21 +337,16 @@ def softmax_vjp_from_output(
     >>> fastsoft.softmax_vjp_from_output(np.array([0.5, 0.5]), np.array([1.0, 0.0]))
     array([ 0.25, -0.25])
     """
-    if num_threads is None:
-        z = kernels.plain_pair(VJP_FROM_OUTPUT, y, v, axis, out)
-        if z is None:
-            z = kernels.plain_pair(VJP_FROM_OUTPUT, y, v, axis, out, get_num_threads())
-        if z is not None:
-            return z  # type: ignore[no-any-return]
-    return _run(VJP_FROM_OUTPUT, y, v, axis, ONE, out, num_threads, ("y", "v"))
+    return _run(VJP_FROM_OUTPUT, y, v, axis, 1.0, out, num_threads, ("y", "v"))
 
 
+@public
 def log_softmax_vjp(
     x: npt.ArrayLike,
     g: npt.ArrayLike,
-    axis: int = LAST,
+    axis: int = -1,
     *,
-    temperature: float = ONE,
+    temperature: float = 1.0,
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> Array:
@@ -415,17 +395,14 @@ def log_softmax_vjp(
     >>> fastsoft.log_softmax_vjp(np.array([37.42994775023705, 0.0]), np.array([1.0, 0.0]))
     array([ 5.55111512e-17, -5.55111512e-17])
     """
-    if temperature is ONE and num_threads is None:
-        y = kernels.plain_pair(LOG_VJP, x, g, axis, out, get_num_threads())
-        if y is not None:
-            return y  # type: ignore[no-any-return]
     return _run(LOG_VJP, x, g, axis, temperature, out, num_threads, ("x", "g"))
 
 
+@public
 def log_softmax_vjp_from_output(
     y: npt.ArrayLike,
     g: npt.ArrayLike,
-    axis: int = LAST,
+    axis: int = -1,
     *,
     out: Array | None = None,
     num_threads: int | None = None,
@@ -471,11 +448,7 @@ def log_softmax_vjp_from_output(
     >>> fastsoft.log_softmax_vjp_from_output(np.log([0.5, 0.5]), np.array([1.0, 0.0]))
     array([ 0.5, -0.5])
     """
-    if num_threads is None:
-        z = kernels.plain_pair(LOG_VJP_FROM_OUTPUT, y, g, axis, out, get_num_threads())
-        if z is not None:
-            return z  # type: ignore[no-any-return]
-    return _run(LOG_VJP_FROM_OUTPUT, y, g, axis, ONE, out, num_threads, ("y", "g"))
+    return _run(LOG_VJP_FROM_OUTPUT, y, g, axis, 1.0, out, num_threads, ("y", "g"))
 
 
 def softmax_vjp_zeros(x: npt.ArrayLike, v: npt.ArrayLike, axis: int = -1, *, tol: float | None = None) -> Array:
@@ -526,7 +499,7 @@ def softmax_vjp_zeros(x: npt.ArrayLike, v: npt.ArrayLike, axis: int = -1, *, tol
             a, w = a.astype(np.float32), w.astype(np.float32)
     k = _validate.axis(axis, a.ndim)
     allowed_gap = 4 * float(np.finfo(a.dtype).eps) if tol is None else _validate.number("tol", tol, 0, np.inf)
-    gap = _run(VJP_GAP, a, w, axis, ONE, None, None)
+    gap = _run(VJP_GAP, a, w, axis, 1.0, None, None)
     with quiet():
         if a.ndim == 0:
             return np.asarray(np.abs(gap) <= allowed_gap * abs(w))

@@ -10,20 +10,21 @@ import numpy.typing as npt
 
 from . import _validate
 from ._dispatch import kernels
+from ._entry import public
 from ._run import CROSS_ENTROPY, CROSS_ENTROPY_GRAD, LABELS, TARGETS, lazy, on_dask, pieces, quiet
-from ._threads import allowed, get_num_threads
+from ._threads import allowed
 from ._validate import SingularGradientError
 
 Array = np.ndarray[Any, Any]
 OPTIONS = "weight", "ignore_index", "label_smoothing", "z_loss", "temperature", "reduction", "num_threads"  # of losses
-LAST, ONE, ZERO = -1, 1.0, 0.0  # the defaults, compared by identity
 PLAIN_FACTOR = (1.0, 0.0, 1.0)
 
 
+@public
 def cross_entropy(
     z: npt.ArrayLike,
     t: npt.ArrayLike,
-    axis: int = LAST,
+    axis: int = -1,
     *,
     out: Array | None = None,
     num_threads: int | None = None,
@@ -77,10 +78,6 @@ def cross_entropy(
     >>> fastsoft.cross_entropy(np.array([0.5, 0.5]), np.array([1.0, 0.0]))
     array(0.69314718)
     """
-    if num_threads is None:
-        loss = kernels.plain_cross_entropy(z, t, axis, out, get_num_threads())
-        if loss is not None:
-            return loss  # type: ignore[no-any-return]
     if lazy(z, t):
         return on_dask(CROSS_ENTROPY, {"z": z, "t": t}, axis, out, num_threads=num_threads)  # type: ignore[no-any-return]
     a = _validate.array(z, "z")
@@ -110,7 +107,7 @@ def cross_entropy(
 def cross_entropy_grad(
     z: npt.ArrayLike,
     t: npt.ArrayLike,
-    axis: int = LAST,
+    axis: int = -1,
     *,
     singular: str = "raise",
     return_singular: bool = False,
@@ -205,16 +202,17 @@ def _slopes(z: Array, t: Array, y: Array, given: bool, threads: int) -> None:
         y[...] = target
 
 
+@public
 def softmax_cross_entropy(
     x: npt.ArrayLike,
     t: npt.ArrayLike,
-    axis: int = LAST,
+    axis: int = -1,
     *,
     weight: npt.ArrayLike | None = None,
     ignore_index: int | None = None,
-    label_smoothing: float = ZERO,
-    z_loss: float = ZERO,
-    temperature: float = ONE,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    temperature: float = 1.0,
     reduction: str = "none",
     out: Array | None = None,
     num_threads: int | None = None,
@@ -283,13 +281,6 @@ def softmax_cross_entropy(
     >>> fastsoft.softmax_cross_entropy(np.array([[20.0, 0.0, 0.0]]), np.array([0]))
     array([4.12230724e-09])
     """
-    if (
-        weight is None and label_smoothing is ZERO and z_loss is ZERO and temperature is ONE
-        and out is None and num_threads is None
-    ):  # fmt: skip
-        both = kernels.plain_loss(x, t, axis, ignore_index, reduction, False, None, get_num_threads())
-        if both is not None:
-            return both[0]  # type: ignore[no-any-return]
     given = weight, ignore_index, label_smoothing, z_loss, temperature, reduction, num_threads
     if lazy(x, t):
         options = dict(zip(OPTIONS, given, strict=True))
@@ -301,16 +292,17 @@ def softmax_cross_entropy(
     return y
 
 
+@public
 def softmax_cross_entropy_with_grad(
     x: npt.ArrayLike,
     t: npt.ArrayLike,
-    axis: int = LAST,
+    axis: int = -1,
     *,
     weight: npt.ArrayLike | None = None,
     ignore_index: int | None = None,
-    label_smoothing: float = ZERO,
-    z_loss: float = ZERO,
-    temperature: float = ONE,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    temperature: float = 1.0,
     reduction: str = "none",
     out: Array | None = None,
     num_threads: int | None = None,
@@ -371,14 +363,6 @@ def softmax_cross_entropy_with_grad(
     >>> grad
     array([[-4.12230723e-09,  2.06115361e-09,  2.06115361e-09]])
     """
-    if (
-        weight is None and label_smoothing is ZERO and z_loss is ZERO and temperature is ONE and num_threads is None
-    ):  # fmt: skip
-        both = kernels.plain_loss(x, t, axis, ignore_index, reduction, True, out)
-        if both is None:
-            both = kernels.plain_loss(x, t, axis, ignore_index, reduction, True, out, get_num_threads())
-        if both is not None:
-            return both  # type: ignore[no-any-return]
     given = weight, ignore_index, label_smoothing, z_loss, temperature, reduction, num_threads
     if lazy(x, t):
         options = dict(zip(OPTIONS, given, strict=True))

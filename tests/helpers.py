@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import fastsoft
-from fastsoft import _dispatch
+from fastsoft import _dispatch, _entry
 from fastsoft.reference import OPS, Operation, max_error
 
 Array = np.ndarray[Any, Any]
@@ -176,12 +176,19 @@ def assert_accurate(
     assert error <= bound, f"an error of {error:.4g} ULP, {bound} are allowed"
 
 
+WAYS_IN = ("fastsoft.api", "fastsoft.derivatives", "fastsoft.losses")
+
+
 def use(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every module of the package compute by the variant of that name."""
+    """Let every module of the package, and of the tests, compute by the variant of that name."""
     kernels = _dispatch.load(isa)
-    for name, module in sys.modules.items():
-        if name.startswith("fastsoft.") and name != "fastsoft._dispatch" and hasattr(module, "kernels"):
+    ours = [module for name, module in sys.modules.items() if name.startswith(("fastsoft", "test_"))]
+    for module in ours:
+        if "kernels" in vars(module) and module is not _dispatch:
             monkeypatch.setattr(module, "kernels", kernels)
+        for name, value in list(vars(module).items()):  # the ways in, whatever they are called there
+            if type(value) is type(fastsoft.softmax) and value.__module__ in WAYS_IN:
+                monkeypatch.setattr(module, name, _entry.entry(kernels, value.__name__))
 
 
 def bits(a: Array) -> Array:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import inspect
 import json
+import pickle
 import platform
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from helpers import assert_same_bits, every_operation, function, logits, python
+from helpers import assert_same_bits, every_operation, function, logits, python, use
 
 import fastsoft
-from fastsoft import _dispatch, _machine
+from fastsoft import _dispatch, _entry, _machine
 from fastsoft.reference import OPS, Operation
 
 SOURCE = Path(fastsoft.__file__).parent
@@ -72,6 +75,27 @@ def test_every_variant_is_complete(op: Operation, isa: str) -> None:
     assert function(op)(logits((3, 4), "float32")).dtype == np.float32
 
 
+def test_ways_in(isa: str) -> None:
+    """Each compiled way into a public function takes what that function takes, and passes on what is not plain."""
+
+    def parameters(function: Any) -> list[tuple[str, Any, Any]]:
+        found = inspect.signature(function, follow_wrapped=False).parameters.values()
+        return [(a.name, a.kind, a.default) for a in found]
+
+    for name in fastsoft.__all__:
+        function = getattr(fastsoft, name)
+        if name in _entry.general and name != "get_num_threads":
+            assert type(function).__name__ == "cython_function_or_method"
+            assert function.__wrapped__ is _entry.general[name]
+            assert parameters(function) == parameters(function.__wrapped__)
+            assert pickle.loads(pickle.dumps(function)) is function
+    assert set(_entry.general) - set(fastsoft.__all__) == set()
+    with pytest.raises(TypeError, match="positional"):
+        fastsoft.softmax(np.ones(3), -1, None)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="temprature"):
+        fastsoft.softmax(np.ones(3), temprature=2.0)  # type: ignore[call-overload]
+
+
 @pytest.mark.parametrize("name", ["", "AVX2", "avx", "sse2", "avx2 ", "../avx2", "portable.x", "x" * 100, "_machine"])
 def test_load_of_something_else(name: str) -> None:
     """ImportError, with what there is."""
@@ -117,7 +141,7 @@ def test_force_one(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.returncode == 0, done.stderr
     chosen, variants, rows, columns = json.loads(done.stdout)
     assert (chosen, variants) == (isa, [f"fastsoft.isa.{isa}"])
-    monkeypatch.setattr(fastsoft.api, "kernels", _dispatch.load(isa))
+    use(isa, monkeypatch)
     x = (np.arange(60.0) ** 1.3 / 10).reshape(6, 10)
     assert_same_bits(np.frombuffer(bytes.fromhex(rows)).reshape(6, 10), fastsoft.softmax(x))
     assert_same_bits(np.frombuffer(bytes.fromhex(columns)).reshape(10, 6), fastsoft.softmax(x.T, 0))

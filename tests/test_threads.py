@@ -243,7 +243,7 @@ def test_argument_comes_first(op: Operation, monkeypatch: pytest.MonkeyPatch) ->
             kernels.apply(*arguments)
 
     monkeypatch.setattr(fastsoft.api, "kernels", Spy())
-    x = logits((3, 4), "float64")
+    x = logits((3, 4), "float64")[::-1]  # not plain: the way by Python
     fastsoft.set_num_threads(5)
     function(op)(x, 0)
     with fastsoft.num_threads(6):

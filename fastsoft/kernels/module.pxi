@@ -4,6 +4,9 @@ cimport numpy as cnp
 
 cnp.import_array()
 
+cdef enum:
+    HELD = 1024  # numbers up to which the GIL is held: to give it back and take it again would take longer
+
 cdef atomic[int] active  # calls that are running now, in all Python threads
 
 
@@ -52,6 +55,7 @@ cdef void set_axes(
 
 
 cdef int run_typed(const Batch* b, Py_ssize_t start, Py_ssize_t stop, int threads, int typenum) noexcept nogil:
+    """Rows start .. stop; -1 where there is no memory for them"""
     if typenum == cnp.NPY_FLOAT32:
         return run_all[float](b, start, stop, threads, NULL)
     if typenum == cnp.NPY_FLOAT64:
@@ -73,11 +77,14 @@ cdef inline void give_back(int threads) noexcept nogil:
 
 
 cdef int execute(const Batch* b, Py_ssize_t start, Py_ssize_t stop, int threads, int typenum) except -1:
-    """Rows start .. stop, without the GIL"""
+    """Rows start .. stop, without the GIL but for few numbers"""
     cdef int status
-    with nogil:
-        status = run_typed(b, start, stop, claim(threads), typenum)
-        give_back(threads)
+    if (stop - start) * b.n <= HELD:
+        status = run_typed(b, start, stop, 1, typenum)
+    else:
+        with nogil:
+            status = run_typed(b, start, stop, claim(threads), typenum)
+            give_back(threads)
     if status < 0:
         raise MemoryError(f"no memory for the scratch rows of {b.n} classes on {threads} threads")
     return 0
@@ -159,9 +166,12 @@ cdef int jacobian_run(
     Batch* b, Py_ssize_t start, Py_ssize_t stop, double c, int threads, int x_type, int out_type, char* out
 ) except -1:
     cdef int status
-    with nogil:
-        status = jacobian_typed(b, start, stop, c, claim(threads), x_type, out_type, out)
-        give_back(threads)
+    if (stop - start) * b.n * b.n <= HELD:
+        status = jacobian_typed(b, start, stop, c, 1, x_type, out_type, out)
+    else:
+        with nogil:
+            status = jacobian_typed(b, start, stop, c, claim(threads), x_type, out_type, out)
+            give_back(threads)
     if status < 0:
         raise MemoryError(f"no memory for the probabilities of {stop - start} rows of {b.n} classes")
     return 0
@@ -176,7 +186,7 @@ def jacobian(
     cdef Batch b
     set_plain(&b.op, JACOBIAN)
     set_factor(&b.op, how, factor)
-    set_rows(&b, x)
+    set_rows(&b, x, cnp.PyArray_NDIM(x) - 1)
     stop = min(stop, b.rows)
     jacobian_run(&b, start, stop, c, threads, cnp.PyArray_TYPE(x), cnp.PyArray_TYPE(out), data_of(out))
 

@@ -1,12 +1,12 @@
 # The short ways: plain arrays, contiguous and of float32 or float64, with default arguments, in a few checks. Each
-# function gives None where an array is anything else, or, with threads = 0, large enough for several threads.
+# function gives None where an array is anything else, or, with threads = 0, large enough for several threads. What
+# calls them is in entry.pxi.
 
 from fastsoft._memory import lines as _lines
 
 cdef extern from *:
     object PyDataMem_SetHandler(object handler)
-
-LAST = -1
+    long PyLong_AsLongAndOverflow(object, int* overflow)
 
 cdef enum:
     ALIGNED = 65536  # bytes from which a result begins at a line of the cache
@@ -29,26 +29,48 @@ cdef bint is_large(cnp.ndarray a, int threads) noexcept:
     return cnp.PyArray_NBYTES(a) >= (STREAM if threads > 0 else SERIAL)
 
 
-cdef void set_rows(Batch* b, cnp.ndarray a) noexcept:
-    """Contiguous rows; out has as many numbers as x, or is still to be set"""
-    b.n = cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
+cdef void set_rows(Batch* b, cnp.ndarray a, int axis) noexcept:
+    """The rows of a contiguous array along an axis; out, still to be set, is like x, or has one number for each row"""
+    cdef Py_ssize_t apart = 1, size = cnp.PyArray_ITEMSIZE(a)
+    cdef int d, last = 0
+    for d in range(axis + 1, cnp.PyArray_NDIM(a)):
+        apart *= cnp.PyArray_DIM(a, d)
+    b.n = cnp.PyArray_DIM(a, axis)
     b.rows = cnp.PyArray_SIZE(a) // b.n
-    b.ndim = 1
     b.stream = False
     b.x = <char*> cnp.PyArray_DATA(a)
     b.v = b.where = b.out = NULL
-    b.x_step = b.v_step = b.out_step = cnp.PyArray_ITEMSIZE(a)
-    b.x_stride[0] = b.v_stride[0] = b.out_stride[0] = b.n * b.x_step
-    b.shape[0] = b.rows
+    b.x_step = b.v_step = b.out_step = apart * size
+    b.shape[0] = b.rows // apart
+    b.x_stride[0] = b.v_stride[0] = b.out_stride[0] = b.n * apart * size
+    if b.op.kind == LOGSUMEXP:
+        b.out_stride[0] = apart * size
+    if apart > 1:
+        last = 1 if b.shape[0] > 1 else 0
+        b.shape[last] = apart
+        b.x_stride[last] = b.v_stride[last] = b.out_stride[last] = size
+    b.ndim = last + 1
 
 
-cdef inline bint is_last(object axis, cnp.ndarray a):
-    return axis is LAST or (type(axis) is int and axis == cnp.PyArray_NDIM(a) - 1)
+cdef int axis_of(object axis, cnp.ndarray a):
+    """Which axis of a it is; -1 if none, or not an int"""
+    cdef int overflow = 0, ndim = cnp.PyArray_NDIM(a)
+    cdef long k
+    if type(axis) is not int:
+        return -1
+    k = PyLong_AsLongAndOverflow(axis, &overflow)
+    k += ndim if k < 0 else 0
+    return <int> k if overflow == 0 and 0 <= k < ndim else -1
 
 
-cdef bint is_plain_and_small(object x, object axis, int threads):
-    """Whether x is a plain array with its classes along the last axis, and not too large"""
-    return is_plain(x) and is_last(axis, x) and not is_large(x, threads)
+cdef bint is_plain_and_small(object x, int threads):
+    """Whether x is a plain array, and not too large"""
+    return is_plain(x) and not is_large(x, threads)
+
+
+cdef bint has_plain_rows(object x, object axis, int threads):
+    """The same with its classes along the last axis"""
+    return is_plain_and_small(x, threads) and axis_of(axis, x) == cnp.PyArray_NDIM(<cnp.ndarray> x) - 1
 
 
 cdef bint is_like(object v, cnp.ndarray a):
@@ -99,34 +121,44 @@ cdef object quick(Kind kind, object x, object axis, object to, int threads):
     is not one or, with threads = 0, large enough for several threads"""
     cdef Batch b
     cdef cnp.ndarray a, out
-    cdef int ndim, typenum
-    if not is_plain_and_small(x, axis, threads):
+    cdef cnp.npy_intp* shape
+    cdef cnp.npy_intp[MAX_NDIM] others
+    cdef int d, k, ndim
+    if not is_plain_and_small(x, threads):
         return None
     a = x
-    ndim = cnp.PyArray_NDIM(a)
-    typenum = cnp.PyArray_TYPE(a)
+    ndim, shape = cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a)
+    k = axis_of(axis, a)
+    if k < 0:
+        return None
     set_plain(&b.op, kind)
-    set_rows(&b, a)
+    set_rows(&b, a, k)
     if kind == LOGSUMEXP:
         ndim -= 1
-        b.out_stride[0] = b.x_step
-    out = result(to, ndim, cnp.PyArray_DIMS(a), a, None)
+        for d in range(ndim):
+            others[d] = shape[d if d < k else d + 1]
+        shape = others
+    out = result(to, ndim, shape, a, None)
     if out is None:
         return None
     b.out = data_of(out)
-    execute(&b, 0, b.rows, threads, typenum)
+    execute(&b, 0, b.rows, threads, cnp.PyArray_TYPE(a))
     return out
 
 
-def plain_pair(int kind, x, v, axis, to, int threads=0):
+cdef object quick_pair(Kind kind, object x, object v, object axis, object to, int threads):
     """An operation on two plain arrays of the same shape and dtype with default arguments, as `quick`"""
     cdef Batch b
     cdef cnp.ndarray a, w, out
-    if not is_plain_and_small(x, axis, threads) or not is_like(v, x):
+    cdef int k
+    if not is_plain_and_small(x, threads) or not is_like(v, x):
         return None
     a, w = x, v
-    set_plain(&b.op, <Kind> kind)
-    set_rows(&b, a)
+    k = axis_of(axis, a)
+    if k < 0:
+        return None
+    set_plain(&b.op, kind)
+    set_rows(&b, a, k)
     out = result(to, cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), a, w)
     if out is None:
         return None
@@ -205,7 +237,9 @@ cdef bint are_labels(object t, cnp.ndarray a):
     return cnp.PyArray_TYPE(<cnp.ndarray> t) == cnp.NPY_INT64 and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> t)
 
 
-def plain_loss(x, labels, axis, ignore_index, reduction, bint gradient, out=None, int threads=0):
+cdef object quick_loss(
+    object x, object labels, object axis, object ignore_index, object reduction, bint gradient, object out, int threads
+):
     """(loss, gradient or None) of plain logits and int64 labels, the other arguments default, or None as in `quick`,
     or where a label is out of range or none counts"""
     cdef Batch b
@@ -213,14 +247,14 @@ def plain_loss(x, labels, axis, ignore_index, reduction, bint gradient, out=None
     cdef Py_ssize_t rows
     cdef int ndim, typenum
     cdef bint mean, each
-    if not is_plain_and_small(x, axis, threads) or not are_labels(labels, x) or type(reduction) is not str:
+    if not has_plain_rows(x, axis, threads) or not are_labels(labels, x) or type(reduction) is not str:
         return None
     a, t = x, labels
     mean, each = reduction == "mean", reduction == "none"
     ndim = cnp.PyArray_NDIM(a) - 1
     typenum = cnp.PyArray_TYPE(a)
     set_plain(&b.op, LABELS)
-    set_rows(&b, a)
+    set_rows(&b, a, cnp.PyArray_NDIM(a) - 1)
     b.op.labels = <const int64_t*> cnp.PyArray_DATA(t)
     rows = counted(b.op.labels, b.rows, b.n, ignore_index)
     if rows <= 0 or not (mean or each or reduction == "sum"):
@@ -248,7 +282,7 @@ cdef cnp.ndarray at_labels(cnp.ndarray a, const int64_t* labels, Py_ssize_t rows
     return found
 
 
-def plain_cross_entropy(z, t, axis, to, int threads=0):
+cdef object quick_cross_entropy(object z, object t, object axis, object to, int threads):
     """Cross-entropy of plain probabilities with targets of the same shape and dtype, or int64 labels; or None as in
     `quick`, or where a label is out of range"""
     cdef Batch b
@@ -256,7 +290,7 @@ def plain_cross_entropy(z, t, axis, to, int threads=0):
     cdef bint of_labels
     cdef double one = 1
     cdef float small_one = 1  # the target of the one class that a label leaves
-    if not is_plain_and_small(z, axis, threads):
+    if not has_plain_rows(z, axis, threads):
         return None
     a = z
     of_labels = are_labels(t, a)
@@ -264,7 +298,7 @@ def plain_cross_entropy(z, t, axis, to, int threads=0):
         return None
     w = t
     set_plain(&b.op, CROSS_ENTROPY)
-    set_rows(&b, a)
+    set_rows(&b, a, cnp.PyArray_NDIM(a) - 1)
     if of_labels and counted(<const int64_t*> cnp.PyArray_DATA(w), b.rows, b.n, None) != b.rows:
         return None
     loss = result(to, cnp.PyArray_NDIM(a) - 1, cnp.PyArray_DIMS(a), a, w)
@@ -273,26 +307,26 @@ def plain_cross_entropy(z, t, axis, to, int threads=0):
     b.v = data_of(w)
     if of_labels:
         a = at_labels(a, <const int64_t*> cnp.PyArray_DATA(w), b.rows)
-        set_rows(&b, a)
+        set_rows(&b, a, cnp.PyArray_NDIM(a) - 1)
         b.v, b.v_stride[0] = <char*> &one if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT64 else <char*> &small_one, 0
     b.op.loss = data_of(loss)
     execute(&b, 0, b.rows, threads, cnp.PyArray_TYPE(a))
     return loss
 
 
-def plain_jacobian(x, axis, out, int threads=0):
+cdef object quick_jacobian(object x, object axis, object out, int threads):
     """The Jacobians of a plain array, into `out` unless that is None, or None as in `quick`"""
     cdef Batch b
     cdef cnp.ndarray a, y
     cdef cnp.npy_intp[65] shape  # MAX_NDIM + 1
     cdef int d, ndim
     cdef Py_ssize_t size
-    if not is_plain_and_small(x, axis, threads) or cnp.PyArray_NDIM(<cnp.ndarray> x) == MAX_NDIM:
+    if not has_plain_rows(x, axis, threads) or cnp.PyArray_NDIM(<cnp.ndarray> x) == MAX_NDIM:
         return None
     a = x
     ndim = cnp.PyArray_NDIM(a)
     set_plain(&b.op, JACOBIAN)
-    set_rows(&b, a)
+    set_rows(&b, a, cnp.PyArray_NDIM(a) - 1)
     size = cnp.PyArray_NBYTES(a) * b.n
     if size >= (STREAM if threads > 0 else 4 * SERIAL):
         return None
@@ -304,23 +338,3 @@ def plain_jacobian(x, axis, out, int threads=0):
         return None
     jacobian_run(&b, 0, b.rows, 1.0, threads, cnp.PyArray_TYPE(a), cnp.PyArray_TYPE(y), data_of(y))
     return y
-
-
-def jacobian_diagonal(x, axis, out, int threads=0):
-    """The diagonals of the Jacobians of a plain array, small unless `threads` are given, or None"""
-    return quick(DIAGONAL, x, axis, out, threads)
-
-
-def softmax(x, axis, out, int threads=0):
-    """softmax(x) of a plain array, small unless `threads` are given, or None"""
-    return quick(SOFTMAX, x, axis, out, threads)
-
-
-def log_softmax(x, axis, out, int threads=0):
-    """log_softmax(x) of a plain array, small unless `threads` are given, or None"""
-    return quick(LOG_SOFTMAX, x, axis, out, threads)
-
-
-def logsumexp(x, axis, out, int threads=0):
-    """logsumexp(x) of a plain array, small unless `threads` are given, or None"""
-    return quick(LOGSUMEXP, x, axis, out, threads)
