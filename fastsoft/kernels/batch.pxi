@@ -4,8 +4,10 @@ cdef enum:
     GROUP = 4096  # classes in a group of rows
     STREAM = 16777216  # bytes of result from which it is written past the caches
     PANEL = 262144  # bytes of the tiles that are read side by side
-    PANEL_TILES = 16  # and how many they may be
+    NEARBY = 1048576  # bytes of an array up to which it does not pay to read so many tiles
     COLUMNS = 16  # from which they are not turned into rows, unless these are short
+    FEW_COLUMNS = 3  # the same where the tile, most of it empty, stays in the caches
+    FEW_CLASSES = 4096
     LONG = 262144  # classes beyond which many rows would be too much scratch
 
 
@@ -27,7 +29,9 @@ cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
         return False
     if enough and b.n <= (TURNED if turns and itemsize == sizeof(float) else SHORT):
         return b.op.kind != SOFTMAX or not of_whole_vecs(b, itemsize, lanes)
-    return b.op.kind <= LOGSUMEXP and last == itemsize and b.x_step != itemsize and b.shape[b.ndim - 1] >= COLUMNS
+    if b.op.kind > LOGSUMEXP or last != itemsize or b.x_step == itemsize:
+        return False
+    return b.shape[b.ndim - 1] >= (FEW_COLUMNS if b.n <= FEW_CLASSES else COLUMNS)
 
 
 cdef inline int rows_in_group(const Batch* b, Py_ssize_t lanes) noexcept nogil:
@@ -43,9 +47,12 @@ cdef inline int rows_in_group(const Batch* b, Py_ssize_t lanes) noexcept nogil:
     return <int> max(1, min(lanes, classes // max(b.n, 1)))
 
 
-cdef inline int tiles_together(Py_ssize_t n) noexcept nogil:
+cdef inline int tiles_together(const Batch* b, element* unused) noexcept nogil:
     """Tiles that are read, and written, side by side: long runs of memory, but no more than the caches hold"""
-    return <int> max(1, min(PANEL_TILES, PANEL // (max(n, 1) * REGISTER)))
+    cdef Py_ssize_t most = PANEL_TILES
+    if b.rows * b.n * <Py_ssize_t> sizeof(element) <= NEARBY:
+        most = TILES
+    return <int> max(1, min(most, PANEL // (max(b.n, 1) * REGISTER)))
 
 
 cdef inline Py_ssize_t tile_apart(Py_ssize_t n) noexcept nogil:
@@ -66,8 +73,8 @@ cdef inline Py_ssize_t rows_at_once(const Batch* b, element* unused) noexcept no
     """Rows that are computed, or read and written, together"""
     cdef Py_ssize_t lanes = REGISTER // (sizeof(double) if element is double else sizeof(float))
     if not by_tiles(b, sizeof(element)):
-        return lanes * tiles_together(b.n) if are_columns(b) else rows_in_group(b, lanes)
-    return lanes * (tiles_together(b.n) if b.x_step != sizeof(element) else tiles_at_once(b.n))
+        return lanes * tiles_together(b, unused) if are_columns(b) else rows_in_group(b, lanes)
+    return lanes * (tiles_together(b, unused) if b.x_step != sizeof(element) else tiles_at_once(b.n))
 
 
 cdef inline Py_ssize_t results_of(const Batch* b) noexcept nogil:
@@ -106,8 +113,10 @@ cdef inline bint keeps_apart(const Batch* b) noexcept nogil:
 cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t worksize, element* unused) noexcept nogil:
     """Bytes that each thread needs"""
     cdef bint second = b.op.kind == TARGETS or b.v != NULL
+    cdef int tiles
     if by_tiles(b, sizeof(element)):
-        return tile_apart(b.n) * REGISTER * tiles_together(b.n)
+        tiles = tiles_together(b, unused)  # short rows may have a second number for each class, or two arguments
+        return tile_apart(b.n) * REGISTER * (max(2 * TILES, tiles) if b.n <= TURNED else tiles)
     if goes_overlapped(b, unused):
         return REGISTER + (2 * b.n * worksize * rows_at_once(b, unused) if keeps_apart(b) else 0)
     if as_they_lie(b, unused) or goes_overlapped_output(b, unused):

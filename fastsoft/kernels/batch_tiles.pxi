@@ -2,7 +2,6 @@
 # as are read and written in long runs of memory.
 
 cdef enum:
-    NEXT = 8  # classes by which what comes next is fetched
     PAGE = 4096
     FOLLOW = 32  # tiles that must follow for some columns to go before a line
 
@@ -37,8 +36,11 @@ cdef inline void tile_in(
     if step == sizeof(element):
         if not foreseen and evenly(b, i, count):
             start = x + offset(b, stride, i + TILES * lanes)
-            for c in range(count):
-                prefetch(start + c * stride[b.ndim - 1], 1)
+            if stride[b.ndim - 1] < REGISTER:  # some rows in a line
+                prefetch(start, <int> (count * stride[b.ndim - 1] // REGISTER))
+            else:
+                for c in range(count):
+                    prefetch(start + c * stride[b.ndim - 1], 1)
         rows_to_tile(b, x, stride, i, count, tile, unused)
         return
     if neighbours(b, stride, i, count, sizeof(element)):
@@ -69,8 +71,11 @@ cdef inline void tile_out(
     if b.out_step == size and results > 1:
         if not foreseen and evenly(b, i, count):
             start = b.out + offset(b, b.out_stride, i + TILES * lanes)
-            for c in range(count):
-                prefetch_to_write(start + c * b.out_stride[b.ndim - 1], 1)
+            if b.out_stride[b.ndim - 1] < REGISTER:
+                prefetch_to_write(start, <int> (count * b.out_stride[b.ndim - 1] // REGISTER))
+            else:
+                for c in range(count):
+                    prefetch_to_write(start + c * b.out_stride[b.ndim - 1], 1)
         tile_to_rows(b, b.out, i, count, tile, factor, unused)
         if b.op.kind == JACOBIAN:
             tile_to_rows(b, b.out + b.n * size, i, count, tile + TILES * b.n * lanes, NULL, unused)
@@ -119,20 +124,24 @@ cdef inline void some_tiles(
 
 
 cdef inline void short_tiles(
-    const Batch* b, Py_ssize_t i, int count, floating* scratch, element* unused
+    const Batch* b, Py_ssize_t i, int count, Py_ssize_t stop, floating* scratch, element* unused
 ) noexcept nogil:
-    """Rows i .. i + count of a derivative or a loss, tile by tile"""
-    cdef int c, some, lanes = REGISTER // sizeof(floating)
-    cdef floating* second = scratch + b.n * lanes
+    """Rows i .. i + count of a derivative or a loss, in at most TILES tiles; from there to `stop` others follow"""
+    cdef int c, lanes = REGISTER // sizeof(floating)
+    cdef bint last = i + count >= stop
+    cdef floating* second = scratch + TILES * b.n * lanes
     for c from 0 <= c < count by lanes:
-        some = min(lanes, count - c)
-        tile_in(b, b.x, b.x_stride, b.x_step, i + c, some, scratch, False, unused)
+        tile_in(b, b.x, b.x_stride, b.x_step, i + c, min(lanes, count - c), scratch + c * b.n, last, unused)
         if b.v != NULL:
-            tile_in(b, b.v, b.v_stride, b.v_step, i + c, some, second, False, unused)
-        if not short_tile(scratch, second, b.n, some, &b.op, i + c):
-            some_rows(b, i + c, some, scratch, unused, NULL)
-        elif b.out != NULL:
-            tile_out(b, i + c, some, scratch, False, NULL, unused)
+            tile_in(b, b.v, b.v_stride, b.v_step, i + c, min(lanes, count - c), second + c * b.n, last, unused)
+    if apply_short_tiles(scratch, second, b.n, b.n * lanes, count, &b.op, i):
+        for c from 0 <= c < (count if b.out != NULL else 0) by lanes:
+            tile_out(b, i + c, min(lanes, count - c), scratch + c * b.n, last, NULL, unused)
+    elif count <= lanes:
+        some_rows(b, i, count, scratch, unused, NULL)
+    else:  # tile by tile
+        for c from 0 <= c < count by lanes:
+            short_tiles(b, i + c, min(lanes, count - c), stop, scratch, unused)
 
 
 cdef inline int columns_to_line(const Batch* b, Py_ssize_t i, Py_ssize_t stop, element* unused) noexcept nogil:
@@ -159,55 +168,6 @@ cdef inline Py_ssize_t side_by_side(const Batch* b, Py_ssize_t i, Py_ssize_t sto
     return evenly_from(b, i, stop)
 
 
-cdef inline void read_panel(
-    const Batch* b, Py_ssize_t i, int count, floating* scratch, vec[floating]* top, element* unused
-) noexcept nogil:
-    """`count` tiles from row i on side by side, class by class; and their maxima, NaN apart"""
-    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), apart = tile_apart(b.n) * lanes, j, t
-    cdef Py_ssize_t n = b.n, step = b.x_step  # for the compiler a store might change what b holds
-    cdef floating zero = 0, low = -INFINITY
-    cdef const element* x = <const element*> (b.x + offset(b, b.x_stride, i))
-    cdef vec[floating] v
-    cdef vec[floating] high[PANEL_TILES]  # in registers: an array of this function's own is seen to have no more
-    if not (floating is double and element is not double) and not (floating is float and element is double):
-        for t in range(count):
-            high[t] = fill(low)
-        for j in range(n):
-            for t in range(count):
-                prefetch(<const element*> (<const char*> x + NEXT * step) + t * lanes)
-                v = load(x + t * lanes, lanes, zero)
-                high[t] = larger(v, high[t])
-                store(scratch + t * apart + j * lanes, v, lanes)
-            x = <const element*> (<const char*> x + step)
-        for t in range(count):
-            top[t] = high[t]
-
-
-cdef inline void write_panel(
-    const Batch* b, Py_ssize_t i, int count, const floating* scratch, const pair[floating]* factor, element* unused
-) noexcept nogil:
-    """The way back; of softmax times the factors"""
-    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), apart = tile_apart(b.n) * lanes, j, t
-    cdef Py_ssize_t results = results_of(b), step = b.out_step
-    cdef floating zero = 0
-    cdef element* out = <element*> (b.out + offset(b, b.out_stride, i))
-    cdef bint scales = b.op.kind == SOFTMAX
-    cdef bint past = b.stream and results > 1 and step % REGISTER == 0 and <uintptr_t> out % REGISTER == 0
-    cdef vec[floating] v
-    if not (floating is double and element is not double) and not (floating is float and element is double):
-        for j in range(results):
-            for t in range(count):
-                v = load(scratch + t * apart + j * lanes, lanes, zero)
-                if scales:
-                    v = scaled(v, factor[t])
-                if past and element is floating:
-                    stream(<floating*> (out + t * lanes), v)
-                else:
-                    prefetch_to_write(<char*> (out + t * lanes) + NEXT * step, 1)
-                    store(out + t * lanes, v, lanes)
-            out = <element*> (<char*> out + step)
-
-
 cdef inline const Ahead* next_panel(
     const Batch* b, Py_ssize_t i, int count, Ahead* ahead, element* unused
 ) noexcept nogil:
@@ -227,33 +187,49 @@ cdef inline const Ahead* next_panel(
 cdef inline int panel(
     const Batch* b, Py_ssize_t i, Py_ssize_t stop, floating* scratch, element* unused
 ) noexcept nogil:
-    """Whole tiles from row i on whose rows lie next to each other, read and written side by side, class by class;
-    how many rows that were, 0 if some_tiles is due"""
-    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), apart = tile_apart(b.n) * lanes
-    cdef Py_ssize_t size = sizeof(element)
+    """Tiles from row i on whose rows lie next to each other, read and written side by side, class by class, the last
+    one in part if nothing else would fill it; how many rows that were, 0 if some_tiles is due"""
+    cdef Py_ssize_t rows, left, lanes = REGISTER // sizeof(floating), apart = tile_apart(b.n) * lanes
+    cdef Py_ssize_t results = results_of(b), size = sizeof(element)
     cdef vec[floating] top[PANEL_TILES]
     cdef pair[floating] factor[PANEL_TILES]
     cdef Ahead[PANEL_TILES] room
     cdef const Ahead* ahead
+    cdef const pair[floating]* by = NULL
     cdef int last = b.ndim - 1, count, t
-    cdef bint beyond = False
+    cdef bint past, beyond = False
+    cdef element* out
     if goes_short(b.op.kind) or last < 0 or b.x_step == size or b.where != NULL:
         return 0
     if b.x_stride[last] != size or b.out_stride[last] != size:
         return 0
-    count = <int> min(tiles_together(b.n), evenly_from(b, i, stop) // lanes)
-    read_panel(b, i, count, scratch, top, unused)
-    for t in range(count):
-        beyond |= any(beyond_reach(top[t], <floating> b.op.factor.hi))
-    if b.op.how == WIDE or beyond:
+    rows = min(tiles_together(b, unused) * lanes, side_by_side(b, i, stop, unused))
+    if rows > evenly_from(b, i, stop):
+        rows = evenly_from(b, i, stop) // lanes * lanes
+    if rows == 0:
         return 0
-    ahead = next_panel(b, i, count, room, unused)
-    for t from 0 <= t < count by TILES:
-        near_tiles(
-            scratch + t * apart, b.n, apart, <int> min(TILES, count - t), &top[t], &factor[t], &b.op, of_tile(ahead, t)
+    count = <int> ((rows + lanes - 1) // lanes)
+    left = rows - (count - 1) * lanes
+    if not (floating is double and element is not double) and not (floating is float and element is double):
+        read_panel(
+            <const element*> (b.x + offset(b, b.x_stride, i)), b.x_step, b.n, count, left, scratch, apart, top
         )
-    write_panel(b, i, count, scratch, factor, unused)
-    return <int> (count * lanes)
+        for t in range(count):
+            beyond |= any(beyond_reach(top[t], <floating> b.op.factor.hi))
+        if b.op.how == WIDE or beyond:
+            return 0
+        ahead = next_panel(b, i, count, room, unused)
+        for t from 0 <= t < count by TILES:
+            near_tiles(
+                scratch + t * apart, b.n, apart, <int> min(TILES, count - t), &top[t], &factor[t], &b.op,
+                of_tile(ahead, t)
+            )
+        if b.op.kind == SOFTMAX:
+            by = factor
+        out = <element*> (b.out + offset(b, b.out_stride, i))
+        past = b.stream and results > 1 and b.out_step % REGISTER == 0 and <uintptr_t> out % REGISTER == 0
+        write_panel(<const floating*> scratch, apart, results, count, left, by, out, b.out_step, past)
+    return <int> rows
 
 
 cdef inline int next_tiles(
@@ -267,7 +243,7 @@ cdef inline int next_tiles(
             return count
         count = <int> min(REGISTER // sizeof(floating) * tiles_at_once(b.n), side_by_side(b, i, stop, unused))
     if goes_short(b.op.kind):
-        short_tiles(b, i, count, scratch, unused)
+        short_tiles(b, i, count, stop, scratch, unused)
     else:
         some_tiles(b, i, count, stop, scratch, unused)
     return count

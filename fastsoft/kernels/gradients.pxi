@@ -43,7 +43,7 @@ cdef inline void block_weigh(
     for r in range(p.first, p.last):
         x, v, y, scale, middle = p.x[r], p.v[r], p.y[r], p.scale[r], p.middle[r]
         s = of_row(p.shared[0], r)
-        begin(a, exact)
+        begin(a, p.n, exact)
         begin_runs(d)
         i = start
         while i < stop:
@@ -53,7 +53,7 @@ cdef inline void block_weigh(
                 weigh_some(a, run, x + i, v + i, y + i, stop - i, s, how, scale, middle)
                 i += step
             end_run(d, run)
-        finish(a, exact, stop - start == BLOCK)
+        finish(a, p.n, exact, stop - start == BLOCK)
         sums[r] = a
         dots[r] = d
 
@@ -215,9 +215,9 @@ cdef inline void block_pass(
     if p.what == WEIGH:
         block_weigh(p, start, stop, how, sums, dots)
     elif p.what == EXP:
-        block_sum(p.x + first, p.y + first, start, n, p.shared, first, count, True, how, others, sums + first)
+        block_sum(p.x + first, p.y + first, start, p.n, p.shared, first, count, True, how, others, sums + first)
     elif p.what == EXP_SUM:
-        block_sum(p.x + first, NULL, start, n, p.shared, first, count, False, how, others, sums + first)
+        block_sum(p.x + first, NULL, start, p.n, p.shared, first, count, False, how, others, sums + first)
     elif p.what == PRODUCT:
         block_runs(p, product, start, stop, how, sums, dots)
     elif p.what == DOT:
@@ -380,7 +380,7 @@ cdef inline void apply_vjp(
     cdef Vjp[floating] a
     cdef vec[floating] unit, scale, down
     cdef vec[floating] sizes[16]
-    cdef floating zero = 0
+    cdef floating zero = 0, one = 1
     cdef Py_ssize_t at[16]
     begin_pass(&p, x, v, y, count, n, s)
     rows_max(v, count, n, True, team, &sizes[0])
@@ -395,7 +395,9 @@ cdef inline void apply_vjp(
     fold(p.dots, count, all_terms)
     scale = product_scale(sizes[0])
     down = scale / unit
-    set_vjp(a, p.sums[0], scaled_by(p.dots[0], down), s[0], scale, load(p.middle, 16, zero) * down, op.factor)
+    set_vjp(
+        a, p.sums[0], scaled_by(p.dots[0], down), s[0], fill(one) / scale, load(p.middle, 16, zero) * down, op.factor
+    )
     store(p.scale, scale, REGISTER // sizeof(floating))
     p.x = <const floating**> y
     p.mean, p.factor = a.mean, a.factor

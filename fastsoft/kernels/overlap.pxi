@@ -111,7 +111,7 @@ cdef inline void sum_overlapped(
         room = n - skip
         for start from 0 <= start < n by BLOCK:
             stop = min(n, start + BLOCK)
-            begin(a, which)
+            begin(a, n, which)
             i = start
             while i + step <= stop:
                 prefetch(following + i + near, vecs)
@@ -128,7 +128,7 @@ cdef inline void sum_overlapped(
                 else:
                     collect_some(a, x + i, e + i if keeps else <floating*> NULL, stop - i, s, how, which, many)
                 max_some(top, following + i, stop - i, vecs)
-            finish(a, which, stop - start == BLOCK)
+            finish(a, n, which, stop - start == BLOCK)
             if start == 0:
                 total[r] = a
             else:

@@ -42,14 +42,14 @@ cdef inline void block_sum(
     const floating** x, floating** e, Py_ssize_t start, Py_ssize_t n, const Shared[floating]* shared, int row,
     int count, bint keep, How how, Which which, Sums[floating]* total
 ) noexcept nogil:
-    """Sums of exp(x_i - max) lane by lane, of classes start .. start + n of `count` rows, of which the first is row
-    `row` of its group; the terms go to e if they are kept, else e, unless NULL, is asked for. All rows in one call:
-    the constants stay in registers."""
+    """Sums of exp(x_i - max) lane by lane, of the block that begins with class `start` of `count` rows of n classes, of
+    which the first is row `row` of its group; the terms go to e if they are kept, else e, unless NULL, is asked for.
+    All rows in one call: the constants stay in registers."""
     cdef floating zero = 0
     cdef int r, vecs = exp_vecs(zero, which)
-    cdef Py_ssize_t i, step = vecs * REGISTER // <Py_ssize_t> sizeof(floating)
+    cdef Py_ssize_t i, step = vecs * REGISTER // <Py_ssize_t> sizeof(floating), classes = min(n - start, BLOCK)
     cdef Py_ssize_t near = NEAR // sizeof(floating)
-    cdef bint many = n >= many_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
+    cdef bint many = classes >= many_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
     cdef const floating* from_x
     cdef floating* to
     cdef Shared[floating] s
@@ -58,19 +58,19 @@ cdef inline void block_sum(
         from_x = x[r] + start
         to = e[r] + start if e != NULL else <floating*> NULL
         s = of_row(shared[0], row + r)
-        begin(a, which)
+        begin(a, n, which)
         i = 0
-        while i + step <= n:
+        while i + step <= classes:
             prefetch_far(from_x + i + GROUP, vecs)
-            if keep and i + near < n:  # beyond it may lie what another thread writes
+            if keep and i + near < classes:  # beyond it may lie what another thread writes
                 prefetch_to_write(to + i + near, vecs)
             elif to != NULL:
                 prefetch_to_write(to + i, vecs)
             collect_some(a, from_x + i, to + i if keep else <floating*> NULL, step, s, how, which, many)
             i += step
-        if i < n:
-            collect_last(a, from_x + i, to + i if keep else <floating*> NULL, n - i, s, how, which, many)
-        finish(a, which, n == BLOCK)
+        if i < classes:
+            collect_last(a, from_x + i, to + i if keep else <floating*> NULL, classes - i, s, how, which, many)
+        finish(a, n, which, classes == BLOCK)
         total[r] = a
 
 
@@ -189,7 +189,7 @@ cdef void team_block_sum(
     Sums[floating]* part
 ) noexcept nogil:
     cdef control state = enter()
-    block_sum(x, e, k * BLOCK, min(n - k * BLOCK, BLOCK), s, 0, 1, Which is All, how, which, part)
+    block_sum(x, e, k * BLOCK, n, s, 0, 1, Which is All, how, which, part)
     leave(state)
 
 
@@ -258,9 +258,9 @@ cdef inline void rows_sum(
         for k in range(1, team.blocks):
             merge(total[0], parts[k])
         return
-    block_sum(x, e, 0, min(n, BLOCK), s, 0, count, Which is All, how, which, total)
+    block_sum(x, e, 0, n, s, 0, count, Which is All, how, which, total)
     for start from BLOCK <= start < n by BLOCK:
-        block_sum(x, e, start, min(n - start, BLOCK), s, 0, count, Which is All, how, which, &part[0])
+        block_sum(x, e, start, n, s, 0, count, Which is All, how, which, &part[0])
         for r in range(count):
             merge(total[r], part[r])
 

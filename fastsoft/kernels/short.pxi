@@ -1,163 +1,191 @@
 # Derivatives and losses of short rows, by tiles: a row in each lane, as in tiles.pxi. These give what gradients.pxi
 # gives, bit for bit, and only where nothing is out of the ordinary; else they give up, and gradients.pxi does the rows.
+# As in apply_tiles, the tiles are `size` numbers apart and go step by step.
 
 cdef inline bint goes_short(Kind kind) noexcept nogil:
     return kind == VJP or kind == LABELS or kind == VJP_FROM_OUTPUT
 
 
-cdef inline bint tile_products(
-    const floating* y, const floating* v, Py_ssize_t n, Sums[floating]* total
+cdef inline vec[floating] class_of(
+    const floating* x, vec[floating] label, Py_ssize_t n
 ) noexcept nogil:
-    """Sum of y v, in runs as in a row by itself; false where it asks for a scale"""
-    cdef Py_ssize_t i, j, start, lanes = REGISTER // sizeof(floating), parts = min(n, lanes), step = run_length * lanes
+    """x at each row's label, at class 0 where that is none"""
+    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef floating zero = 0, one = 1
+    cdef vec[floating] here = fill(zero), found = load(x, lanes, zero)
+    for j in range(1, n):
+        here = here + fill(one)
+        found = choose(equal(label, here), load(x + j * lanes, lanes, zero), found)
+    return found
+
+
+cdef inline bint vjp_of_output_tiles(
+    floating* y, const floating* v, Py_ssize_t n, Py_ssize_t size, int count
+) noexcept nogil:
+    """As apply_to_output, in place of y"""
+    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef int t
     cdef floating zero = 0
-    cdef vec[floating] run, w
-    cdef Sums[floating] part[16]
-    cdef All all_terms
-    for i in range(parts):
-        begin_runs(part[i])
-        for start from i <= start < n by step:
-            run = fill(zero)
-            for j from start <= j < min(n, start + step) by lanes:
-                w = load(v + j * lanes, lanes, zero)
-                if not has_fma and not all_moderate(w):
-                    return False
-                add_products(run, load(y + j * lanes, lanes, zero), w)
-            end_run(part[i], run)
-        if not all_moderate(part[i].hi):
+    cdef vec[floating] w, most = fill(zero), largest
+    cdef Sums[floating] dots
+    cdef pair[floating] mean[TILES]
+    for t in range(count):
+        sum_of_products(<const floating*> y + t * size, v + t * size, n, dots, largest)
+        mean[t].hi, mean[t].lo = dots.hi, finite_part(dots.lo)
+        most = larger(largest, most)
+        if not all_moderate(most) or not all_finite(dots.hi):
             return False
-    fold_parts(part, parts, all_terms)
-    total[0] = part[0]
+    for t in range(count):
+        for j from t * size <= j < t * size + n * lanes by lanes:
+            w = turned_output(load(y + j, lanes, zero), load(v + j, lanes, zero), mean[t])
+            store(y + j, w, lanes)
     return True
+
+
+cdef inline void find_dominant(
+    const floating* x, const floating* v, Py_ssize_t n, vec[floating] top, vec[floating]* first,
+    vec[floating]* middle, vec[floating]* largest
+) noexcept nogil:
+    """The first class of each row's maximum, v there, and max |v|"""
+    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef floating zero = 0, one = 1
+    cdef vec[floating] here = fill(<floating> n), at = fill(zero), w = at, most = at, u
+    for j in range(n - 1, -1, -1):
+        u = load(v + j * lanes, lanes, zero)
+        here = here - fill(one)
+        w = choose(equal(load(x + j * lanes, lanes, zero), top), u, w)
+        at = choose(equal(load(x + j * lanes, lanes, zero), top), here, at)
+        most = larger(absolute(u), most)
+    first[0], middle[0], largest[0] = at, w, most
 
 
 cdef inline void tile_weighed(
-    const floating* terms, const floating* v, Py_ssize_t n, vec[floating] scale, vec[floating] middle,
-    Sums[floating]* total
+    floating* x, const floating* v, Py_ssize_t n, const Shared[floating]* shared, vec[floating] scale,
+    vec[floating] middle, Sums[floating]* total, Sums[floating]* dot
 ) noexcept nogil:
-    """Sum of e (v scale - middle); one run holds all that a lane of a row by itself has"""
-    cdef Py_ssize_t i, j, lanes = REGISTER // sizeof(floating), parts = min(n, lanes)
-    cdef floating zero = 0
-    cdef pair[floating] run
-    cdef Sums[floating] part[16]
-    cdef All all_terms
-    cdef Exact exact
-    for i in range(parts):
-        begin_run(run)
-        for j from i <= j < n by lanes:
-            add_weighed(run, load_term(terms, j, n, exact), weighed(load(v + j * lanes, lanes, zero), scale, middle))
-        begin_runs(part[i])
-        end_run(part[i], run)
-    fold_parts(part, parts, all_terms)
-    total[0] = part[0]
+    """e = exp(x_j - max) in place of x; sums of e, and of e (v scale - middle), e before it is rounded"""
+    cdef Py_ssize_t j
+    cdef Shared[floating] s = shared[0]
+    cdef TileSums[floating] sums, dots
+    cdef vec[floating] sum_hi, dot_hi
+    begin_tile(sums, sum_hi, n)
+    begin_tile(dots, dot_hi, n)
+    for j from 0 <= j < n by together:
+        weigh_some_classes(sums, dots, sum_hi, dot_hi, x, v, j, n, s, scale, middle)
+    total[0] = end_tile(sums, sum_hi)
+    dot[0] = end_tile(dots, dot_hi)
 
 
-cdef inline bint tile_vjp(
-    floating* x, const floating* v, Py_ssize_t n, const Shift[floating]* s, vec[floating] top, const Operation* op
+cdef inline bint vjp_tiles(
+    floating* x, const floating* v, Py_ssize_t n, Py_ssize_t size, int count, const Shift[floating]* s,
+    const vec[floating]* top, const Operation* op
 ) noexcept nogil:
     """As apply_vjp, in place of x"""
     cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef int t
     cdef floating zero = 0, one = 1
-    cdef vec[floating] buffer[3 * SHORT]
-    cdef floating* terms = <floating*> buffer
-    cdef vec[floating] u, w, first = fill(zero), middle = first, size = first
-    cdef Plain plain
-    cdef Exact exact
-    cdef Sums[floating] sums, dots
-    cdef Vjp[floating] a
-    for j in range(n - 1, -1, -1):
-        w, u = load(x + j * lanes, lanes, zero), load(v + j * lanes, lanes, zero)
-        middle = choose(equal(w, top), u, middle)
-        first = choose(equal(w, top), fill(<floating> j), first)
-        size = larger(absolute(u), size)
-    if any(equal(product_scale(size), fill(small_scale(one)))):
+    cdef vec[floating] unit, up, here, largest, beyond, w
+    cdef vec[floating] first[TILES]
+    cdef vec[floating] middle[TILES]
+    cdef Sums[floating] sums[TILES]
+    cdef Sums[floating] dots[TILES]
+    cdef Vjp[floating] a[TILES]
+    for t in range(count):
+        find_dominant(x + t * size, v + t * size, n, top[t], &first[t], &middle[t], &largest)
+        if any(equal(product_scale(largest), fill(small_scale(one)))):
+            return False
+        unit = unit_scale(largest)
+        up = power_of_two(fill(zero) - exponent(unit))
+        tile_weighed(x + t * size, v + t * size, n, &s[t].each, unit, middle[t] * unit, &sums[t], &dots[t])
+        dots[t] = scaled_by(dots[t], up)
+    beyond = fill(zero)
+    for t in range(count):
+        set_vjp(a[t], sums[t], dots[t], s[t], fill(one), middle[t], op.factor)
+        beyond = beyond + (a[t].mean.hi + a[t].factor.hi)
+    if not all_finite(beyond):
         return False
-    u = unit_scale(size)
-    middle = middle * u
-    tile_terms(x, terms, n, &s.each, plain, exact, NULL)
-    tile_weighed(terms, v, n, u, middle, &dots)
-    sum_of_tile(<const floating*> terms, <const floating*> x, x, n, s.each, exact, sums)
-    u = fill(one) / u
-    set_vjp(a, sums, scaled_by(dots, u), s[0], fill(one), middle * u, op.factor)
-    if not all_finite(a.mean.hi + a.factor.hi):
-        return False
-    for j in range(n):
-        w = turned(load(x + j * lanes, lanes, zero), load(v + j * lanes, lanes, zero), one, a.mean, a.factor)
-        store(x + j * lanes, choose(equal(first, fill(<floating> j)), a.dominant, w), lanes)
+    for t in range(count):
+        here = fill(zero)
+        for j from t * size <= j < t * size + n * lanes by lanes:
+            w = turned(load(x + j, lanes, zero), load(v + j, lanes, zero), one, a[t].mean, a[t].factor)
+            store(x + j, choose(equal(first[t], here), a[t].dominant, w), lanes)
+            here = here + fill(one)
     return True
 
 
-cdef inline bint tile_vjp_from_output(floating* y, const floating* v, Py_ssize_t n) noexcept nogil:
-    """As apply_to_output, in place of y"""
-    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
-    cdef floating zero = 0
-    cdef vec[floating] w
-    cdef Sums[floating] dots
-    cdef pair[floating] mean
-    if not tile_products(y, v, n, &dots) or not all_finite(dots.hi):
-        return False
-    mean.hi, mean.lo = dots.hi, finite_part(dots.lo)
-    for j in range(n):
-        w = turned_output(load(y + j * lanes, lanes, zero), load(v + j * lanes, lanes, zero), mean)
-        store(y + j * lanes, w, lanes)
-    return True
-
-
-cdef inline bint tile_loss(
-    floating* x, Py_ssize_t n, int count, const Shift[floating]* s, const Operation* op, Py_ssize_t first
+cdef inline void take_labels(
+    const Operation* op, Py_ssize_t first, int count, Py_ssize_t n, vec[floating]* label, vec[floating]* weight
 ) noexcept nogil:
-    """As apply_loss, with labels: the losses of rows first .. first + count, and the gradient in place of x"""
-    cdef Py_ssize_t j, label_at, lanes = REGISTER // sizeof(floating)
-    cdef floating zero = 0
+    """The labels of rows first .. first + count, -1 where they are ignored, and those rows' weights"""
     cdef int r
+    cdef floating[16] number, own
+    for r in range(16):
+        number[r], own[r] = 0, 1
+    for r in range(count):
+        number[r] = <floating> max(label_of(op, first + r, n), -1)
+    if op.row_weights != NULL:
+        for r in range(count):
+            own[r] = <floating> op.row_weights[first + r]
+    label[0], weight[0] = load(number, 16, number[0]), load(own, 16, own[0])
+
+
+cdef inline bint loss_tiles(
+    floating* x, Py_ssize_t n, Py_ssize_t size, int rows, int count, const Shift[floating]* s, const Operation* op,
+    Py_ssize_t row
+) noexcept nogil:
+    """As apply_loss, with labels: the losses of rows row .. row + rows, and the gradient in place of x"""
+    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef int t
+    cdef floating zero = 0, one = 1
     cdef Plain plain
     cdef Others others
-    cdef Sums[floating] sums
-    cdef Loss[floating] a
-    cdef Label[floating] label
-    cdef floating[16] logit, e, weight
-    cdef floating* loss = <floating*> op.loss
-    for r in range(lanes):
-        j = max(label_of(op, first + r, n), 0) if r < count else 0
-        logit[r] = x[j * lanes + r]
-        weight[r] = <floating> op.row_weights[first + r] if r < count and op.row_weights != NULL else 1
-    tile_sum(x, True, n, &s.each, plain, others, NULL, &sums)
-    for r in range(lanes):
-        j = max(label_of(op, first + r, n), 0) if r < count else 0
-        e[r] = x[j * lanes + r]
-    label.x, label.e, label.weight = load(logit, lanes, zero), load(e, lanes, zero), load(weight, lanes, zero)
-    set_label_loss(a, sums, s[0], label, op.scale, op.z_loss, op.factor, plain)
-    if not all_finite(a.loss + a.factor.hi):
+    cdef Sums[floating] sums[TILES]
+    cdef Loss[floating] a[TILES]
+    cdef Label[floating] own[TILES]
+    cdef vec[floating] label[TILES]
+    cdef vec[floating] here, w, beyond = fill(zero), ignored = fill(-one)
+    for t in range(count):
+        take_labels(op, row + t * lanes, <int> min(lanes, rows - t * lanes), n, &label[t], &own[t].weight)
+        own[t].x = class_of(<const floating*> x + t * size, label[t], n)
+    for t in range(count):
+        tile_sum(x + t * size, True, n, &s[t].each, plain, others, NULL, &sums[t])
+    for t in range(count):
+        own[t].e = class_of(<const floating*> x + t * size, label[t], n)
+        set_label_loss(a[t], sums[t], s[t], own[t], op.scale, op.z_loss, op.factor, plain)
+        beyond = beyond + (a[t].loss + a[t].factor.hi)
+    if not all_finite(beyond):
         return False
-    for j in range(n):
-        store(x + j * lanes, scaled(load(x + j * lanes, lanes, zero), a.factor), lanes)
-    for r in range(count):
-        label_at = label_of(op, first + r, n)
-        if label_at < 0:  # ignored
-            loss[first + r] = 0
-            for j in range(n):
-                x[j * lanes + r] = 0
-        else:
-            loss[first + r] = in_lane(a.loss, r)
-            x[label_at * lanes + r] = in_lane(a.special, r)
+    for t in range(count):
+        here = fill(zero)
+        for j from t * size <= j < t * size + n * lanes by lanes:
+            w = choose(equal(label[t], here), a[t].special, scaled(load(x + j, lanes, zero), a[t].factor))
+            store(x + j, choose(equal(label[t], ignored), fill(zero), w), lanes)
+            here = here + fill(one)
+        w = choose(equal(label[t], ignored), fill(zero), a[t].loss)
+        store(<floating*> op.loss + row + t * lanes, w, rows - t * lanes)
     return True
 
 
-cdef inline bint short_tile(
-    floating* x, const floating* v, Py_ssize_t n, int count, const Operation* op, Py_ssize_t first
+cdef inline bint apply_short_tiles(
+    floating* x, const floating* v, Py_ssize_t n, Py_ssize_t size, int rows, const Operation* op, Py_ssize_t row
 ) noexcept nogil:
-    """Rows first .. first + count in a tile, in place of x; false, and x is lost, where gradients.pxi has to do them"""
+    """Rows row .. row + rows in at most TILES tiles, in place of x; false, and x is lost, where gradients.pxi has to do
+    them"""
     cdef Plain plain
-    cdef Shift[floating] s
+    cdef Shift[floating] s[TILES]
     cdef floating zero = 0
-    cdef vec[floating] top
+    cdef vec[floating] top[TILES]
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
+    cdef int t, count = <int> ((rows + lanes - 1) // lanes)
     if op.kind == VJP_FROM_OUTPUT:
-        return tile_vjp_from_output(x, v, n)
-    top = tile_max(x, n)
-    if not all_finite(top) or any(beyond_reach(top, <floating> op.factor.hi)):
-        return False
-    set_shift(s, top, fill(zero), op.factor, plain)
-    set_largest(s, plain)
+        return vjp_of_output_tiles(x, v, n, size, count)
+    for t in range(count):
+        top[t] = tile_max(<const floating*> x + t * size, n)
+        if not all_finite(top[t]) or any(beyond_reach(top[t], <floating> op.factor.hi)):
+            return False
+    for t in range(count):
+        set_shift(s[t], top[t], fill(zero), op.factor, plain)
+        set_largest(s[t], plain)
     if op.kind == VJP:
-        return tile_vjp(x, v, n, &s, top, op)
-    return tile_loss(x, n, count, &s, op, first)
+        return vjp_tiles(x, v, n, size, count, s, top, op)
+    return loss_tiles(x, n, size, rows, count, s, op, row)

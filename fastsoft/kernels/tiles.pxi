@@ -21,13 +21,12 @@ cdef inline vec[floating] tile_nan(const floating* x, Py_ssize_t n) noexcept nog
     return a
 
 
-cdef inline void fold_parts(Sums[floating]* part, Py_ssize_t parts, Which which) noexcept nogil:
-    """Into part[0], as a tree over parts whose numbers differ in one bit, the highest first"""
+cdef inline void fold_lanes(Sums[floating]* lane, Which which) noexcept nogil:
+    """Into lane[0], as a tree over lanes whose numbers differ in one bit, the highest first"""
     cdef Py_ssize_t i, half_way = REGISTER // sizeof(floating) // 2
     while half_way > 0:
-        for i in range(min(half_way, parts - half_way)):
-            merge(part[i], part[i + half_way], which)
-        parts = min(parts, half_way)
+        for i in range(half_way):
+            merge(lane[i], lane[i + half_way], which)
         half_way //= 2
 
 
@@ -35,53 +34,77 @@ cdef inline const Ahead* of_tile(const Ahead* ahead, int t) noexcept nogil:
     return ahead + t if ahead != NULL else ahead
 
 
-cdef inline void tile_terms(
-    const floating* x, floating* terms, Py_ssize_t n, const Shared[floating]* shared, How how, Terms which,
-    const Ahead* ahead
+cdef inline void tile_all(
+    floating* x, Py_ssize_t n, const Shared[floating]* shared, How how, const Ahead* ahead, Sums[floating]* total
 ) noexcept nogil:
-    """exp(x_j - max) before it is rounded"""
+    """exp(x_j - max) in place of x, and their sum"""
+    cdef Py_ssize_t j = 0
+    cdef Shared[floating] s = shared[0]
+    cdef TileSums[floating] a
+    cdef vec[floating] sum
+    begin_tile(a, sum, n)
+    while j < n:
+        if ahead != NULL:
+            fetch(ahead[0], j, together)
+        tile_exp_some(a, sum, x, j, n, s, how)
+        j += together
+    total[0] = end_tile(a, sum)
+
+
+cdef inline void tile_others(
+    floating* x, bint keep, Py_ssize_t n, const Shared[floating]* shared, How how, const Ahead* ahead,
+    Sums[floating]* total
+) noexcept nogil:
+    """Sum of exp(x_j - max) of the Others; with `keep` all take the place of x"""
     cdef Py_ssize_t j = 0, lanes = REGISTER // sizeof(floating), step = together * lanes
     cdef floating low = -INFINITY
+    cdef vec[floating] buffer[SHORT]
+    cdef floating* terms = <floating*> buffer
     cdef Shared[floating] s = shared[0]
+    cdef Others others
     while j < n:
         if ahead != NULL:
             fetch(ahead[0], j, together)
         if j + together <= n:
-            store_term(terms, shifted_term(load_bunch(x + j * lanes, step, low), s, how, which), j, n, which)
+            store(terms + j * lanes, value(shifted_term(load_bunch(x + j * lanes, step, low), s, how, others)), step)
         else:
-            store_term(terms, shifted_term(load(x + j * lanes, lanes, low), s, how, which), j, n, which)
+            store(terms + j * lanes, value(shifted_term(load(x + j * lanes, lanes, low), s, how, others)), lanes)
         j += together
+    sum_of_others(<const floating*> terms, <const floating*> x, x if keep else <floating*> NULL, n, s, total[0])
 
 
-cdef inline void tile_parts(
+cdef inline void tile_lanes(
     floating* x, bint keep, Py_ssize_t n, const Shared[floating]* shared, How how, Which which, const Ahead* ahead,
-    Sums[floating]* part
+    Sums[floating]* lane
 ) noexcept nogil:
-    """Sum of exp(x_j - max), class j into part j mod lanes, by blocks; with `keep` the terms take the place of x"""
+    """Sum of exp(x_j - max), class j into lane j mod lanes, by blocks; with `keep` the terms take the place of x"""
     cdef Py_ssize_t i, j, start, stop, lanes = REGISTER // sizeof(floating)
     cdef floating low = -INFINITY
     cdef Shared[floating] s = shared[0]
-    cdef BunchSums[floating] a, b
+    cdef Sums[floating] block[16]
+    cdef BunchSums[floating] a
     cdef bunch[floating] v
     cdef BunchTerm[floating] w
-    for i from 0 <= i < min(n, lanes) by together:
-        for start from 0 <= start < n by BLOCK:
-            stop = min(n, start + BLOCK)
-            begin(b, which)
-            for j from start + i <= j < stop by lanes:
-                if ahead != NULL:
-                    fetch(ahead[0], j, together)
-                v = load_bunch(x + j * lanes, (n - j) * lanes, low)
-                w = shifted_term(v, s, how, which)
-                if keep:
-                    store(x + j * lanes, value(w), (n - j) * lanes)
-                collect(b, w, v, s, which)
-            finish(b, which, stop - start == BLOCK)
+    for start from 0 <= start < n by BLOCK:
+        stop = min(n, start + BLOCK)
+        for i in range(lanes):
+            begin(block[i], n, which)
+        for j from start <= j < stop by together:
+            if ahead != NULL:
+                fetch(ahead[0], j, together)
+            v = load_bunch(x + j * lanes, (n - j) * lanes, low)
+            w = shifted_term(v, s, how, which)
+            if keep:
+                store(x + j * lanes, value(w), (n - j) * lanes)
+            put_together(&block[j % lanes], a)
+            collect(a, w, v, s, which)
+            take_apart(a, &block[j % lanes])
+        for i in range(lanes):
+            finish(block[i], n, which, stop - start == BLOCK)
             if start == 0:
-                a = b
+                lane[i] = block[i]
             else:
-                merge(a, b)
-        take_apart(a, part + i)
+                merge(lane[i], block[i])
 
 
 cdef inline void tile_sum(
@@ -89,23 +112,17 @@ cdef inline void tile_sum(
     Sums[floating]* total
 ) noexcept nogil:
     """Sum of exp(x_j - max), with `keep` in place of x_j"""
-    cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
-    cdef Sums[floating] part[16]
-    cdef vec[floating] buffer[3 * TURNED]
-    cdef floating* terms = <floating*> buffer
-    cdef int at_once = SHORT
+    cdef Sums[floating] lane[16]
     if Which is All:
-        if keep:
-            at_once = TURNED
-    if n <= at_once:
-        tile_terms(x, terms, n, shared, how, which, ahead)
-        sum_of_tile(
-            <const floating*> terms, <const floating*> x, x if keep else <floating*> NULL, n, shared[0], which, total[0]
-        )
-    else:
-        tile_parts(x, keep, n, shared, how, which, ahead, part)
-        fold_parts(part, min(n, lanes), which)
-        total[0] = part[0]
+        if n <= few_classes:
+            tile_all(x, n, shared, how, ahead, total)
+            return
+    elif n <= SHORT:
+        tile_others(x, keep, n, shared, how, ahead, total)
+        return
+    tile_lanes(x, keep, n, shared, how, which, ahead, lane)
+    fold_lanes(lane, which)
+    total[0] = lane[0]
 
 
 cdef inline void tile_slopes(

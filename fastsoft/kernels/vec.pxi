@@ -142,6 +142,15 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         char* first
         ptrdiff_t apart
         S* operator[](ptrdiff_t)
+    enum:
+        PANEL_TILES "fastsoft::panel_tiles"
+    void read_panel[T, S](
+        const S* x, ptrdiff_t step, ptrdiff_t n, int count, ptrdiff_t left, T* tiles, ptrdiff_t apart, vec[T]* top
+    )
+    void write_panel[T, S](
+        const T* tiles, ptrdiff_t apart, ptrdiff_t n, int count, ptrdiff_t left, const pair[T]* factor, S* out,
+        ptrdiff_t step, bint past
+    )
     cppclass Ahead:
         const char* x
         ptrdiff_t x_step
@@ -169,12 +178,12 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     cppclass BunchTerm[T]:
         pass
     bunch[T] value[T](const BunchTerm[T]&)
+    vec[T] value[T](const Term[T]&)
     BunchTerm[T] shifted_term[T, How, Which](bunch[T] x, const Shared[T]&, How, Which)
     Term[T] shifted_term[T, How, Which](vec[T] x, const Shared[T]&, How, Which)
     void set_shift[T, How](Shift[T]&, vec[T] max, vec[T] nan, const Factor&, How)
     void set_largest[T, How](Shift[T]&, How)
-    void begin[T, Which](Sums[T]&, Which)
-    void begin[T, Which](BunchSums[T]&, Which)
+    void begin[T, Which](Sums[T]&, ptrdiff_t n, Which)
     void collect[T, Which](BunchSums[T]&, BunchTerm[T], bunch[T] x, const Shared[T]&, Which)
     void collect_some[T, How, Which](
         Sums[T]&, const T* x, T* e, ptrdiff_t left, const Shared[T]&, How, Which, bint many
@@ -198,16 +207,18 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         pair[T] factor
         Shared[T] shared
         Log[T] log
-    void finish[T, Which](Sums[T]&, Which, bint full)
-    void finish[T, Which](BunchSums[T]&, Which, bint full)
+    void finish[T, Which](Sums[T]&, ptrdiff_t n, Which, bint full)
     void take_apart[T](const BunchSums[T]&, Sums[T]*)
+    void put_together[T](const Sums[T]*, BunchSums[T]&)
+    int few_classes
     void merge[T](Sums[T]&, const Sums[T]&)
     void merge[T, Which](Sums[T]&, const Sums[T]&, Which)
-    void merge[T](BunchSums[T]&, const BunchSums[T]&)
-    Term[T] load_term[T, Which](const T* terms, ptrdiff_t j, ptrdiff_t n, Which)
-    void store_term[T, Which](T* terms, const BunchTerm[T]&, ptrdiff_t j, ptrdiff_t n, Which)
-    void store_term[T, Which](T* terms, const Term[T]&, ptrdiff_t j, ptrdiff_t n, Which)
-    void sum_of_tile[T, Which](const T* terms, const T* x, T* e, ptrdiff_t n, const Shared[T]&, Which, Sums[T]&)
+    cppclass TileSums[T]:
+        pass
+    void begin_tile[T](TileSums[T]&, vec[T]& hi, ptrdiff_t n)
+    void tile_exp_some[T, How](TileSums[T]&, vec[T]& sum, T* x, ptrdiff_t j, ptrdiff_t n, const Shared[T]&, How)
+    Sums[T] end_tile[T](const TileSums[T]&, vec[T] hi)
+    void sum_of_others[T](const T* terms, const T* x, T* e, ptrdiff_t n, const Shared[T]&, Sums[T]&)
     void fold[T](Sums[T]*, int count, All)
     void fold[T](Sums[T]*, int count, Others)
     bunch[T] scaled[T](bunch[T] e, const pair[T]& r)
@@ -226,11 +237,12 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     void add_terms[T](vec[T]& run, bunch[T] a)
     void end_run[T](Sums[T]&, vec[T] run)
     int weighed_run
+    vec[T] power_of_two[T](vec[T])
     vec[T] unit_scale[T](vec[T] size)
+    vec[T] exponent[T](vec[T])
     vec[T] product_scale[T](vec[T] size)
     Sums[T] scaled_by[T](const Sums[T]&, vec[T] scale)
     void begin_run[T](pair[T]& run)
-    void add_weighed[T](pair[T]& run, const Term[T]& e, vec[T] w)
     void end_run[T](Sums[T]&, const pair[T]& run)
     void add_exactly[T](Sums[T]&, bunch[T])
     bint all_moderate[T](vec[T])
@@ -240,6 +252,11 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         pair[T] factor
         pair[T] others
     Rest[T] rest[T](const Sums[T]&, const Shift[T]&)
+    void weigh_some_classes[T](
+        TileSums[T]& sums, TileSums[T]& dots, vec[T]& sum, vec[T]& dot, T* x, const T* v, ptrdiff_t j, ptrdiff_t n,
+        const Shared[T]&, vec[T] scale, vec[T] middle
+    )
+    void sum_of_products[T](const T* y, const T* v, ptrdiff_t n, Sums[T]&, vec[T]& size)
     T loss_of[T](T hi, T lo)
     cppclass Vjp[T]:
         pair[T] mean
@@ -296,7 +313,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     )
     void turn_some[T, Way](const T* y, const T* v, T* z, ptrdiff_t left, const pair[T]& mean, Way)
     void set_vjp[T](
-        Vjp[T]&, const Sums[T]&, const Sums[T]& dot, const Shift[T]&, vec[T] scale, vec[T] middle, const Factor&
+        Vjp[T]&, const Sums[T]&, const Sums[T]& dot, const Shift[T]&, vec[T] up, vec[T] middle, const Factor&
     )
     void set_log_vjp[T](
         LogVjp[T]&, const Sums[T]&, const Sums[T]& total, const Shift[T]&, vec[T] g_max, vec[T] scale, const Factor&

@@ -117,19 +117,26 @@ template <int k> inline rd swap_lanes(rd a) {
     return k == 2 ? _mm256_permute2f128_pd(a, a, 1) : _mm256_permute_pd(a, 0x5);
 }
 
-template <class Rows> inline rf load_parts(Rows rows, ptrdiff_t j, float) {
-    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(rows[0] + j)), _mm_loadu_ps(rows[4] + j), 1);
+inline __m128i first_of_4(ptrdiff_t count) { return _mm_cmpgt_epi32(_mm_set1_epi32((int)count), _mm_setr_epi32(0, 1, 2, 3)); }
+inline __m128 load_16(const float* p) { return _mm_loadu_ps(p); }
+inline __m128d load_16(const double* p) { return _mm_loadu_pd(p); }
+inline __m128 load_16(const float* p, ptrdiff_t count) { return _mm_maskload_ps(p, first_of_4(count)); }
+inline void store_16(float* p, __m128 a) { _mm_storeu_ps(p, a); }
+inline void store_16(double* p, __m128d a) { _mm_storeu_pd(p, a); }
+inline void store_16(float* p, __m128 a, ptrdiff_t count) { _mm_maskstore_ps(p, first_of_4(count), a); }
+template <class Rows, class Load> inline rf load_parts(Rows rows, Load load, float) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(load(rows[0])), load(rows[4]), 1);
 }
-template <class Rows> inline rd load_parts(Rows rows, ptrdiff_t j, double) {
-    return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(rows[0] + j)), _mm_loadu_pd(rows[2] + j), 1);
+template <class Rows, class Load> inline rd load_parts(Rows rows, Load load, double) {
+    return _mm256_insertf128_pd(_mm256_castpd128_pd256(load(rows[0])), load(rows[2]), 1);
 }
-template <class Rows> inline void store_parts(Rows rows, ptrdiff_t j, rf a) {
-    _mm_storeu_ps(rows[0] + j, _mm256_castps256_ps128(a));
-    _mm_storeu_ps(rows[4] + j, _mm256_extractf128_ps(a, 1));
+template <class Rows, class Store> inline void store_parts(Rows rows, rf a, Store store) {
+    store(rows[0], _mm256_castps256_ps128(a));
+    store(rows[4], _mm256_extractf128_ps(a, 1));
 }
-template <class Rows> inline void store_parts(Rows rows, ptrdiff_t j, rd a) {
-    _mm_storeu_pd(rows[0] + j, _mm256_castpd256_pd128(a));
-    _mm_storeu_pd(rows[2] + j, _mm256_extractf128_pd(a, 1));
+template <class Rows, class Store> inline void store_parts(Rows rows, rd a, Store store) {
+    store(rows[0], _mm256_castpd256_pd128(a));
+    store(rows[2], _mm256_extractf128_pd(a, 1));
 }
 inline void turn_parts(rf* a) {
     const rf b0 = _mm256_unpacklo_ps(a[0], a[1]), b1 = _mm256_unpackhi_ps(a[0], a[1]);

@@ -115,29 +115,35 @@ template <int k> inline rd swap_lanes(rd a) {
                                                               : _mm512_permute_pd(a, 0x55);
 }
 
-template <class Rows> inline rf load_parts(Rows rows, ptrdiff_t j, float) {
-    rf a = _mm512_castps128_ps512(_mm_loadu_ps(rows[0] + j));
-    a = _mm512_insertf32x4(a, _mm_loadu_ps(rows[4] + j), 1);
-    a = _mm512_insertf32x4(a, _mm_loadu_ps(rows[8] + j), 2);
-    return _mm512_insertf32x4(a, _mm_loadu_ps(rows[12] + j), 3);
+inline __m128 load_16(const float* p) { return _mm_loadu_ps(p); }
+inline __m128d load_16(const double* p) { return _mm_loadu_pd(p); }
+inline __m128 load_16(const float* p, ptrdiff_t count) { return _mm_maskz_loadu_ps((__mmask8)first(count), p); }
+inline void store_16(float* p, __m128 a) { _mm_storeu_ps(p, a); }
+inline void store_16(double* p, __m128d a) { _mm_storeu_pd(p, a); }
+inline void store_16(float* p, __m128 a, ptrdiff_t count) { _mm_mask_storeu_ps(p, (__mmask8)first(count), a); }
+template <class Rows, class Load> inline rf load_parts(Rows rows, Load load, float) {
+    rf a = _mm512_castps128_ps512(load(rows[0]));
+    a = _mm512_insertf32x4(a, load(rows[4]), 1);
+    a = _mm512_insertf32x4(a, load(rows[8]), 2);
+    return _mm512_insertf32x4(a, load(rows[12]), 3);
 }
-template <class Rows> inline rd load_parts(Rows rows, ptrdiff_t j, double) {
-    rd a = _mm512_castpd128_pd512(_mm_loadu_pd(rows[0] + j));
-    a = _mm512_insertf64x2(a, _mm_loadu_pd(rows[2] + j), 1);
-    a = _mm512_insertf64x2(a, _mm_loadu_pd(rows[4] + j), 2);
-    return _mm512_insertf64x2(a, _mm_loadu_pd(rows[6] + j), 3);
+template <class Rows, class Load> inline rd load_parts(Rows rows, Load load, double) {
+    rd a = _mm512_castpd128_pd512(load(rows[0]));
+    a = _mm512_insertf64x2(a, load(rows[2]), 1);
+    a = _mm512_insertf64x2(a, load(rows[4]), 2);
+    return _mm512_insertf64x2(a, load(rows[6]), 3);
 }
-template <class Rows> inline void store_parts(Rows rows, ptrdiff_t j, rf a) {
-    _mm_storeu_ps(rows[0] + j, _mm512_castps512_ps128(a));
-    _mm_storeu_ps(rows[4] + j, _mm512_extractf32x4_ps(a, 1));
-    _mm_storeu_ps(rows[8] + j, _mm512_extractf32x4_ps(a, 2));
-    _mm_storeu_ps(rows[12] + j, _mm512_extractf32x4_ps(a, 3));
+template <class Rows, class Store> inline void store_parts(Rows rows, rf a, Store store) {
+    store(rows[0], _mm512_castps512_ps128(a));
+    store(rows[4], _mm512_extractf32x4_ps(a, 1));
+    store(rows[8], _mm512_extractf32x4_ps(a, 2));
+    store(rows[12], _mm512_extractf32x4_ps(a, 3));
 }
-template <class Rows> inline void store_parts(Rows rows, ptrdiff_t j, rd a) {
-    _mm_storeu_pd(rows[0] + j, _mm512_castpd512_pd128(a));
-    _mm_storeu_pd(rows[2] + j, _mm512_extractf64x2_pd(a, 1));
-    _mm_storeu_pd(rows[4] + j, _mm512_extractf64x2_pd(a, 2));
-    _mm_storeu_pd(rows[6] + j, _mm512_extractf64x2_pd(a, 3));
+template <class Rows, class Store> inline void store_parts(Rows rows, rd a, Store store) {
+    store(rows[0], _mm512_castpd512_pd128(a));
+    store(rows[2], _mm512_extractf64x2_pd(a, 1));
+    store(rows[4], _mm512_extractf64x2_pd(a, 2));
+    store(rows[6], _mm512_extractf64x2_pd(a, 3));
 }
 inline void turn_parts(rf* a) {
     const rf b0 = _mm512_unpacklo_ps(a[0], a[1]), b1 = _mm512_unpackhi_ps(a[0], a[1]);

@@ -43,7 +43,7 @@ APART void few_overlapped(const Stage<T>& before, const Stage<T>& now, Stage<T>&
         const Log<T> log = of_row(before.log, r);
         vec<T> top = fill(-std::numeric_limits<T>::infinity());
         Sums<T> a;
-        begin(a, which);
+        begin(a, n, which);
 #pragma GCC unroll 8
         for (int k = 0; k < V; k += U) {
             const bool whole = k + U <= V;  // else one vec is left
@@ -56,7 +56,7 @@ APART void few_overlapped(const Stage<T>& before, const Stage<T>& now, Stage<T>&
             if (ends && keeps) scale_some(from + j, y + j, left, some, factor, false);
             if (ends && !keeps) log_some(from + j, y + j, left, some, log, its, how, false);
         }
-        finish(a, which, false);
+        finish(a, n, which, false);
         total[r] = a;
         next.tops[r] = top;
     }
@@ -75,7 +75,7 @@ APART void few_weighed(const Pass<T>& p, How how, Sums<T>* sums, Sums<T>* dots) 
         const Shared<T> s = of_row(*p.shared, r);
         Sums<T> a, d;
         pair<T> run;
-        begin(a, Exact());
+        begin(a, p.n, Exact());
         begin_runs(d);
         begin_run(run);
 #pragma GCC unroll 8
@@ -86,7 +86,7 @@ APART void few_weighed(const Pass<T>& p, How how, Sums<T>* sums, Sums<T>* dots) 
             else weigh_vecs<1>(a, run, x + j, v + j, y + j, left, s, how, scale, middle);
         }
         end_run(d, run);
-        finish(a, Exact(), false);
+        finish(a, p.n, Exact(), false);
         sums[r] = a;
         dots[r] = d;
     }

@@ -39,27 +39,31 @@ template <class T, int U> INLINE void add_exactly(Sums<T>& a, vec<T, U> b) {
 // where a run begins above what it can come to. Hence |v scale| is from 1 to 2, but for the ends of the type's range, and
 // |w| < 8.
 const int weighed_run = 16;  // vecs
-template <class T> INLINE vec<T> unit_scale(vec<T> size) {
+template <class T> INLINE vec<T> power_of_two(vec<T> k) {
     typedef constants<T> C;
-    const vec<T> most = fill(C::bias - 1), zero = fill(T(0)), k = exponent(size);
-    const vec<T> near = larger(zero - most, zero - larger(zero - most, zero - k));
-    return low_bits_to_exponent(fill(C::round) + (fill(C::bias) - near));
+    return low_bits_to_exponent(fill(C::round) + (fill(C::bias) + k));
 }
-template <class T> INLINE void begin_run(pair<T>& run) {
-    run = {fill(std::ldexp(T(1.5), (int)constants<T>::headroom + 10)), fill(T(0))};
+template <class T> INLINE vec<T> unit_scale(vec<T> size) {
+    const vec<T> most = fill(constants<T>::bias - 1), zero = fill(T(0)), k = exponent(size);
+    return power_of_two(zero - larger(zero - most, zero - larger(zero - most, zero - k)));
+}
+template <class T> INLINE T start_of_weighed() { return std::ldexp(T(1.5), (int)constants<T>::headroom + 10); }
+template <class T> INLINE void begin_run(pair<T>& run) { run = {fill(start_of_weighed<T>()), fill(T(0))}; }
+// hi + e w, and what that lacks.
+template <class T, int U> INLINE pair<T, U> with_weighed(vec<T, U> hi, const Term<T, U>& e, vec<T, U> w) {
+    const vec<T, U> rounded = value(e), lost = beyond(e, rounded, Exact());
+    if (has_fma) {
+        const vec<T, U> t = mul_add(rounded, w, hi);
+        return {t, mul_add(lost, w, mul_sub(rounded, w, t - hi))};
+    }
+    const pair<T, U> p = two_product(rounded, w);
+    const vec<T, U> t = hi + p.hi;
+    return {t, (p.hi - (t - hi)) + mul_add(lost, w, p.lo)};
 }
 template <class T> INLINE void add_weighed(pair<T>& run, const Term<T>& e, vec<T> w) {
-    const vec<T> rounded = value(e), lost = beyond(e, rounded, Exact());
-    if (has_fma) {
-        const vec<T> t = mul_add(rounded, w, run.hi);
-        run.lo = run.lo + mul_add(lost, w, mul_add(rounded, w, run.hi - t));
-        run.hi = t;
-        return;
-    }
-    const pair<T> p = two_product(rounded, w);
-    const vec<T> t = run.hi + p.hi;
-    run.lo = run.lo + ((p.hi - (t - run.hi)) + mul_add(lost, w, p.lo));
-    run.hi = t;
+    const pair<T> t = with_weighed(run.hi, e, w);
+    run.hi = t.hi;
+    run.lo = run.lo + t.lo;
 }
 template <class T, int U> INLINE void add_weighed(pair<T>& run, const Term<T, U>& e, vec<T, U> w) {
     for (int k = 0; k < U; k++) add_weighed(run, part(e, k), part(w, k));
@@ -134,7 +138,7 @@ template <class T> INLINE vec<T> own_or_largest_slope(vec<T> e, vec<T> y, const 
 // v enters as v * scale, scale a power of two that keeps its products from overflow. With m a class of the maximum
 // and D = sum_j e_j (v_j - v_m), v.sigma = v_m + D / sum e; what is left for class m, -D / sum e, does not cancel.
 template <class T> struct Vjp {
-    pair<T> mean;    // v.sigma * scale
+    pair<T> mean;    // v.sigma * scale, of which `up` is the inverse
     pair<T> factor;  // e_i to sigma_i / (T scale)
     vec<T> dominant, gap;  // z_m, and v_m - v.sigma
 };
@@ -145,9 +149,9 @@ template <class T> INLINE vec<T> product_scale(vec<T> size) {  // of v in a prod
 // A sum times a power of two.
 template <class T> INLINE Sums<T> scaled_by(const Sums<T>& a, vec<T> scale) { return {a.hi * scale, a.lo * scale, a.ties}; }
 template <class T>
-APART void set_vjp(Vjp<T>& a, const Sums<T>& sums, const Sums<T>& dot, const Shift<T>& s, vec<T> scale, vec<T> middle,
+APART void set_vjp(Vjp<T>& a, const Sums<T>& sums, const Sums<T>& dot, const Shift<T>& s, vec<T> up, vec<T> middle,
                     const Factor& f) {
-    const vec<T> zero = fill(T(0)), one = fill(T(1)), up = one / scale;
+    const vec<T> zero = fill(T(0));
     const pair<T> r = reciprocal(sums, s, std::numeric_limits<T>::quiet_NaN());
     const pair<T> d = product(two_sum(dot.hi, dot.lo), r);
     a.mean = sum({middle, zero}, d);
@@ -160,10 +164,10 @@ APART void set_vjp(Vjp<T>& a, const Sums<T>& sums, const Sums<T>& dot, const Shi
 // sigma G by e factor minus: what a large G has of a power of two goes over to the factor, for sigma may be subnormal.
 template <class T> APART void balance(pair<T>& factor, pair<T>& minus, vec<T> scale) {
     typedef constants<T> C;
-    const vec<T> zero = fill(T(0)), one = fill(T(1)), magic = fill(C::round), bias = fill(C::bias);
+    const vec<T> zero = fill(T(0)), one = fill(T(1));
     const vec<T> all = larger(exponent(minus.hi), zero), some = zero - larger(zero - all, fill(T(-24)));
     const vec<T> k = choose(equal(scale, one), all, some);  // where scale goes over as well, that is enough
-    const vec<T> up = low_bits_to_exponent(magic + (bias + k)) / scale, down = low_bits_to_exponent(magic + (bias - k));
+    const vec<T> up = power_of_two(k) / scale, down = power_of_two(zero - k);
     factor.hi = factor.hi * up;
     factor.lo = factor.lo * up;
     minus.hi = minus.hi * down;
@@ -415,6 +419,44 @@ template <class T, class How>
 INLINE void weigh_some(Sums<T>& a, pair<T>& run, const T* x, const T* v, T* y, ptrdiff_t left, const Shared<T>& s, How how, T scale, T middle) {
     if (together > 1 && left <= vec<T>::lanes) weigh_vecs<1>(a, run, x, v, y, left, s, how, scale, middle);
     else weigh_vecs<together>(a, run, x, v, y, left, s, how, scale, middle);
+}
+
+// ---- tiles (short.pxi) ----
+
+// exp(x_j - max) in place of x, its sum, and that weighed by v scale - middle, of U classes from class j on; or of as many
+// as a bunch has, and are left.
+template <int U, class T>
+INLINE void weigh_classes(TileSums<T>& sums, TileSums<T>& dots, vec<T>& sum, vec<T>& dot, T* x, const T* v, ptrdiff_t j, ptrdiff_t n, const Shared<T>& s, vec<T> scale, vec<T> middle) {
+    const ptrdiff_t at = j * vec<T>::lanes, all = U * vec<T>::lanes;
+    const Term<T, U> e = shifted_term(load_some<U>(x + at, all, T(0)), s, Plain(), Exact());
+    const vec<T, U> w = mul_sub(load_some<U>(v + at, all, T(0)), spread<U>(scale), spread<U>(middle));
+    store(x + at, value(e), all);
+    add_classes<U>(sums, sum, j, n, start_of_sum<T>(n), [&](vec<T, U> hi) INLINE_LAMBDA { return with_term(hi, e, Exact()); });
+    add_classes<U>(dots, dot, j, n, start_of_weighed<T>(), [&](vec<T, U> hi) INLINE_LAMBDA { return with_weighed(hi, e, w); });
+}
+template <class T>
+INLINE void weigh_some_classes(TileSums<T>& sums, TileSums<T>& dots, vec<T>& sum, vec<T>& dot, T* x, const T* v, ptrdiff_t j, ptrdiff_t n, const Shared<T>& s, vec<T> scale, vec<T> middle) {
+    if (j + together <= n) weigh_classes<together>(sums, dots, sum, dot, x, v, j, n, s, scale, middle);
+    else weigh_classes<1>(sums, dots, sum, dot, x, v, j, n, s, scale, middle);
+}
+// The sum of y v, in runs as in a row by itself, and the largest number in it that may ask for a scale.
+template <class T> APART void sum_of_products(const T* y, const T* v, ptrdiff_t n, Sums<T>& a, vec<T>& size) {
+    const ptrdiff_t lanes = vec<T>::lanes;
+    size = fill(T(0));
+    TileTree<T, All>::sum(n, All(), a, [&](ptrdiff_t j, Sums<T>& own) INLINE_LAMBDA {
+        begin_runs(own);
+        for (bool first = true; j < n; first = false) {
+            vec<T> run = fill(T(0));
+            for (int k = 0; k < run_length && j < n; k++, j += lanes) {
+                const vec<T> w = load(v + j * lanes, lanes, T(0));
+                if (!has_fma) size = larger(absolute(w), size);
+                run = mul_add(load(y + j * lanes, lanes, T(0)), w, run);
+            }
+            if (first) own.hi = run;
+            else end_run(own, run);
+        }
+        size = larger(absolute(own.hi), size);
+    });
 }
 
 template <class T> INLINE T loss_of(T hi, T lo) {

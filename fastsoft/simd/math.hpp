@@ -277,16 +277,26 @@ template <class T, int U = 1> struct Sums { vec<T, U> hi, lo, ties; };
 template <class T> using BunchSums = Sums<T, together>;
 
 // The sum of All is not small beside its largest term. So `hi` starts above any term (4 * 2^headroom): Dekker's condition
-// holds for good, and an exponential can be added as it is before it is rounded.
-template <class T> INLINE T start_of_sum() { return std::ldexp(T(4), (int)constants<T>::headroom); }
-template <class T, class Which, int U> INLINE void begin(Sums<T, U>& a, Which) {
-    a.hi = fill<U>(std::is_same<Which, Others>::value ? T(0) : start_of_sum<T>());
+// holds for good, and an exponential can be added as it is before it is rounded. In a row of few classes it starts above
+// the sum of all: then what `hi` takes of each is a multiple of one number, and these add up exactly, in any order.
+const int few_classes = 128;
+template <class T> INLINE T start_of_sum(ptrdiff_t n) {
+    const int k = (int)constants<T>::headroom;
+    return n > few_classes ? std::ldexp(T(4), k) : std::ldexp(T(512), k);
+}
+template <class T, class Which, int U> INLINE void begin(Sums<T, U>& a, ptrdiff_t n, Which) {
+    a.hi = fill<U>(std::is_same<Which, Others>::value ? T(0) : start_of_sum<T>(n));
     a.lo = a.ties = fill<U>(T(0));
 }
+// hi + e, and what that lacks.
+template <class T, class Which, int U> INLINE pair<T, U> with_term(vec<T, U> hi, const Term<T, U>& e, Which which) {
+    const vec<T, U> t = hi + value(e);
+    return {t, beyond(e, t - hi, which)};
+}
 template <class T, class Which, int U> INLINE void add_term(Sums<T, U>& a, const Term<T, U>& e, Which which) {
-    const vec<T, U> t = a.hi + value(e);
-    a.lo = a.lo + beyond(e, t - a.hi, which);
-    a.hi = t;
+    const pair<T, U> t = with_term(a.hi, e, which);
+    a.hi = t.hi;
+    a.lo = a.lo + t.lo;
 }
 // Others may be small, and are what matters then.
 template <class T, int U> INLINE void add_other(Sums<T, U>& a, vec<T, U> e) {
@@ -294,13 +304,16 @@ template <class T, int U> INLINE void add_other(Sums<T, U>& a, vec<T, U> e) {
     a.hi = p.hi;
     a.lo = a.lo + p.lo;
 }
+template <class T, int U> INLINE void collect_other(Sums<T, U>& a, vec<T, U> e, vec<T, U> x, const Shared<T>& s) {
+    const mask<T, U> tie = equal(x, spread<U>(s.max));
+    a.ties = a.ties + keep(tie, fill<U>(T(1)));
+    add_other(a, drop(tie, e));
+}
 // Add the exponential e of x, lane by lane.
 template <class T, class Which, int U>
 INLINE void collect(Sums<T, U>& a, const Term<T, U>& e, vec<T, U> x, const Shared<T>& s, Which which) {
     if (!std::is_same<Which, Others>::value) return add_term(a, e, which);
-    const mask<T, U> tie = equal(x, spread<U>(s.max));
-    a.ties = a.ties + keep(tie, fill<U>(T(1)));
-    add_other(a, drop(tie, value(e)));
+    collect_other(a, value(e), x, s);
 }
 // Add the vecs of a bunch, of one row, one after the other. Where few vecs hold a maximum, a branch costs less than the
 // count; where there are few vecs it is seldom foreseen.
@@ -340,10 +353,10 @@ template <class T> INLINE void max_some(vec<T>& top, const T* x, ptrdiff_t left,
     const T low = -std::numeric_limits<T>::infinity();
     for (int k = 0; k < vecs; k++) top = larger(load(x + k * lanes, left - k * lanes, low), top);
 }
-// `full`: a block, which others may follow, lest lo grow with their number.
-template <class T, class Which, int U> INLINE void finish(Sums<T, U>& a, Which, bool full) {
+// n is that of the whole row, as in `begin`. `full`: a block, which others may follow, lest lo grow with their number.
+template <class T, class Which, int U> INLINE void finish(Sums<T, U>& a, ptrdiff_t n, Which, bool full) {
     if (std::is_same<Which, Others>::value) return;
-    a.hi = a.hi - fill<U>(start_of_sum<T>());
+    a.hi = a.hi - fill<U>(start_of_sum<T>(n));
     if (!full) return;
     const pair<T, U> p = two_sum(a.hi, a.lo);
     a.hi = p.hi;
@@ -354,6 +367,13 @@ template <class T, int U> INLINE void take_apart(const Sums<T, U>& a, Sums<T>* p
         parts[k].hi = part(a.hi, k);
         parts[k].lo = part(a.lo, k);
         parts[k].ties = part(a.ties, k);
+    }
+}
+template <class T, int U> INLINE void put_together(const Sums<T>* parts, Sums<T, U>& a) {
+    for (int k = 0; k < U; k++) {
+        set_part(a.hi, k, parts[k].hi);
+        set_part(a.lo, k, parts[k].lo);
+        set_part(a.ties, k, parts[k].ties);
     }
 }
 // Of pairs, or of sums without their ties.
@@ -428,10 +448,10 @@ template <class T, int U> INLINE vec<T, U> nan_of(vec<T, U> v) { return drop(equ
 
 // a / b of pairs, a >= 0, b > 0: relative error below 2^-40 (float), 2^-100 (double) where nothing underflows.
 template <class T> INLINE pair<T> quotient(pair<T> a, pair<T> b) {
-    const vec<T> q = a.hi / b.hi;
+    const vec<T> r = fill(T(1)) / b.hi, q = a.hi * r;  // within 2 ulp, so that a.hi - p.hi is exact
     const pair<T> p = two_product(q, b.hi);
     const vec<T> rest = ((a.hi - p.hi) - p.lo) + sub_mul(a.lo, q, b.lo);
-    return fast_two_sum(q, rest / b.hi);
+    return fast_two_sum(q, rest * r);
 }
 
 template <class T, int U> INLINE bool has_nan(vec<T, U> v) {

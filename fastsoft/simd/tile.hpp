@@ -52,26 +52,43 @@ template <class S> struct Even {
 
 // Rows of n classes into a tile, and back, of the first `count` rows, times r if that is not null: Rows are as many
 // pointers as a vec has lanes, or Even. Where an instruction set `turns` parts of 16 bytes within a register:
-//   load_parts   part p from class j on of rows[p * as many classes as a part holds], and store_parts back
+//   load_16, store_16   a part, or its first `count` floats
+//   load_parts   part p of load(rows[p * as many classes as a part holds]), and store_parts back
 //   turn_parts   the squares of as many registers, each within its part
 // and where the last classes do not fill a part, some go twice.
 template <class T> constexpr int in_part = 16 / sizeof(T);
-template <class T, class S, class Rows> APART void to_tile(Rows rows, ptrdiff_t n, T* tile) {
+template <class T, class Rows, class Load> INLINE void turn_in(Rows rows, T* tile, ptrdiff_t count, Load load) {
     const int lanes = vec<T>::lanes, width = vec<T>::width, some = in_part<T>;
+    for (int i = 0; i < lanes; i += width) {
+        typename isa<T>::reg a[some];
+        for (int k = 0; k < some; k++) a[k] = load_parts(rows + i + k, load, T());
+        turn_parts(a);
+        for (int k = 0; k < some && k < count; k++) store(tile + k * lanes + i, a[k]);
+    }
+}
+template <class T, class Rows, class Store>
+INLINE void turn_out(const T* tile, Rows rows, ptrdiff_t count, const pair<T>* r, Store store) {
+    const int lanes = vec<T>::lanes, width = vec<T>::width, some = in_part<T>;
+    vec<T> v[some];
+    for (int k = 0; k < some; k++) v[k] = k < count ? load_times(tile + k * lanes, r) : fill(T(0));
+    for (int i = 0; i < lanes / width; i++) {
+        typename isa<T>::reg a[some];
+        for (int k = 0; k < some; k++) a[k] = v[k].r[i];
+        turn_parts(a);
+        for (int k = 0; k < some; k++) store_parts(rows + i * width + k, a[k], store);
+    }
+}
+template <class T, class S, class Rows> APART void to_tile(Rows rows, ptrdiff_t n, T* tile) {
+    const int lanes = vec<T>::lanes, some = in_part<T>;
     const S* at[lanes];
     if constexpr (turns && std::is_same<S, T>::value) {
-        if (n >= some) {
-            for (ptrdiff_t start = 0; start < n; start += some) {
-                const ptrdiff_t j = start + some <= n ? start : n - some;
-                for (int i = 0; i < lanes; i += width) {
-                    typename isa<T>::reg a[some];
-                    for (int k = 0; k < some; k++) a[k] = load_parts(rows + i + k, j, T());
-                    turn_parts(a);
-                    for (int k = 0; k < some; k++) store(tile + (j + k) * lanes + i, a[k]);
-                }
-            }
-            return;
+        for (ptrdiff_t start = 0; n >= some && start < n; start += some) {
+            const ptrdiff_t j = start + some <= n ? start : n - some;
+            turn_in(rows, tile + j * lanes, some, [j](const T* p) INLINE_LAMBDA { return load_16(p + j); });
         }
+        if constexpr (some > 2)
+            if (n < some) turn_in(rows, tile, n, [n](const T* p) INLINE_LAMBDA { return load_16(p, n); });
+        if (n >= some || some > 2) return;
     }
     for (ptrdiff_t j = 0; j < n; j += lanes) {
         for (int i = 0; i < lanes; i++) at[i] = rows[i] + j;
@@ -79,28 +96,88 @@ template <class T, class S, class Rows> APART void to_tile(Rows rows, ptrdiff_t 
     }
 }
 template <class T, class S, class Rows> APART void from_tile(const T* tile, ptrdiff_t n, Rows rows, int count, const pair<T>* r) {
-    const int lanes = vec<T>::lanes, width = vec<T>::width, some = in_part<T>;
+    const int lanes = vec<T>::lanes, some = in_part<T>;
     S* at[lanes];
     if constexpr (turns && std::is_same<S, T>::value) {
-        if (n >= some && count == lanes) {
-            for (ptrdiff_t start = 0; start < n; start += some) {
+        if (count == lanes) {
+            for (ptrdiff_t start = 0; n >= some && start < n; start += some) {
                 const ptrdiff_t j = start + some <= n ? start : n - some;
-                vec<T> v[some];
-                for (int k = 0; k < some; k++) v[k] = load_times(tile + (j + k) * lanes, r);
-                for (int i = 0; i < lanes / width; i++) {
-                    typename isa<T>::reg a[some];
-                    for (int k = 0; k < some; k++) a[k] = v[k].r[i];
-                    turn_parts(a);
-                    for (int k = 0; k < some; k++) store_parts(rows + i * width + k, j, a[k]);
-                }
+                turn_out(tile + j * lanes, rows, some, r, [j](T* p, auto a) INLINE_LAMBDA { store_16(p + j, a); });
             }
-            return;
+            if constexpr (some > 2)
+                if (n < some) turn_out(tile, rows, n, r, [n](T* p, auto a) INLINE_LAMBDA { store_16(p, a, n); });
+            if (n >= some || some > 2) return;
         }
     }
     for (ptrdiff_t j = 0; j < n; j += lanes) {
         for (int i = 0; i < count; i++) at[i] = rows[i] + j;
         square_to_rows(tile + j * lanes, n - j, at, count, r);
     }
+}
+
+// ---- a panel: tiles of columns side by side, `apart` numbers from one to the next ----
+
+const int panel_tiles = 16;  // that one may have
+const int panel_next = 8;    // classes by which what comes next is fetched
+// `count` tiles in, class by class, `step` bytes from one to the next, of the last tile `left` lanes; and their maxima, NaN
+// apart. `most` is what count is at most, and all there is for the compiler.
+template <int most, class T, class S>
+INLINE void panel_in(const S* x, ptrdiff_t step, ptrdiff_t n, int count, ptrdiff_t left, T* tiles, ptrdiff_t apart, vec<T>* top) {
+    const ptrdiff_t lanes = vec<T>::lanes;
+    vec<T> high[most];
+#pragma GCC unroll 16
+    for (int t = 0; t < most; t++) high[t] = fill(-std::numeric_limits<T>::infinity());
+    for (ptrdiff_t j = 0; j < n; j++, x = (const S*)((const char*)x + step)) {
+#pragma GCC unroll 16
+        for (int t = 0; t < most; t++) {
+            if (t == count) break;
+            prefetch((const char*)(x + t * lanes) + panel_next * step, 1);
+            const vec<T> v = load(x + t * lanes, t < count - 1 ? lanes : left, T(0));
+            high[t] = larger(v, high[t]);
+            store(tiles + t * apart + j * lanes, v, lanes);
+        }
+    }
+    for (int t = 0; t < most && t < count; t++) top[t] = high[t];
+}
+template <class T, class S>
+APART void read_panel(const S* x, ptrdiff_t step, ptrdiff_t n, int count, ptrdiff_t left, T* tiles, ptrdiff_t apart, vec<T>* top) {
+    if (count == 1) panel_in<1>(x, step, n, 1, left, tiles, apart, top);
+    else if (count == 2) panel_in<2>(x, step, n, 2, left, tiles, apart, top);
+    else if (count == 3) panel_in<3>(x, step, n, 3, left, tiles, apart, top);
+    else if (count == 4) panel_in<4>(x, step, n, 4, left, tiles, apart, top);
+    else if (count == panel_tiles) panel_in<panel_tiles>(x, step, n, panel_tiles, left, tiles, apart, top);
+    else panel_in<panel_tiles>(x, step, n, count, left, tiles, apart, top);
+}
+// The way back; times the factors if they are not null; past the caches if wanted, and the types are the same.
+template <int most, class T, class S>
+INLINE void panel_out(const T* tiles, ptrdiff_t apart, ptrdiff_t n, int count, ptrdiff_t left, const pair<T>* factor, S* out, ptrdiff_t step, bool past) {
+    const ptrdiff_t lanes = vec<T>::lanes;
+    for (ptrdiff_t j = 0; j < n; j++, out = (S*)((char*)out + step)) {
+#pragma GCC unroll 16
+        for (int t = 0; t < most; t++) {
+            if (t == count) break;
+            const T* p = tiles + t * apart + j * lanes;
+            const vec<T> v = factor ? load_times(p, factor + t) : load(p, lanes, T(0));
+            const ptrdiff_t here = t < count - 1 ? lanes : left;
+            if constexpr (std::is_same<S, T>::value) {
+                if (past && here == lanes) {
+                    stream(out + t * lanes, v);
+                    continue;
+                }
+            }
+            prefetch_to_write((char*)(out + t * lanes) + panel_next * step, 1);
+            store(out + t * lanes, v, here);
+        }
+    }
+}
+template <class T, class S>
+APART void write_panel(const T* tiles, ptrdiff_t apart, ptrdiff_t n, int count, ptrdiff_t left, const pair<T>* factor, S* out, ptrdiff_t step, bool past) {
+    if (count == 1) panel_out<1>(tiles, apart, n, 1, left, factor, out, step, past);
+    else if (count == 2) panel_out<2>(tiles, apart, n, 2, left, factor, out, step, past);
+    else if (count == 3) panel_out<3>(tiles, apart, n, 3, left, factor, out, step, past);
+    else if (count == 4) panel_out<4>(tiles, apart, n, 4, left, factor, out, step, past);
+    else if (count == panel_tiles) panel_out<panel_tiles>(tiles, apart, n, panel_tiles, left, factor, out, step, past);
+    else panel_out<panel_tiles>(tiles, apart, n, count, left, factor, out, step, past);
 }
 
 // Lines of memory that are due next, as many of the argument and of the result as a tile has classes, to be fetched while
@@ -125,51 +202,83 @@ INLINE void fetch(const Ahead& a, ptrdiff_t j, int count) {
     }
 }
 
-// The terms of a tile of n classes, in tiles one after the other.
-template <class T, class Which> INLINE Term<T> load_term(const T* terms, ptrdiff_t j, ptrdiff_t n, Which) {
+// ---- sums over the classes of a tile: the bits are those of a row by itself, of which class j is in lane j mod lanes ----
+
+// Sums of rows of at most few_classes classes whose larger parts, what `hi` has taken of each class, add up exactly.
+// What is lost has an order: lane by lane in that of the classes, and then as `fold` does.
+template <class T> struct TileSums {
+    vec<T> so_far[vec<T>::lanes], lost[vec<T>::lanes];  // of each lane; it begins above all that may come, as `begin` does
+};
+template <class T> INLINE void begin_tile(TileSums<T>& a, vec<T>& hi, ptrdiff_t n) {
+    hi = fill(T(0));
+    for (ptrdiff_t i = n; i < vec<T>::lanes; i++) a.lost[i] = fill(T(0));
+}
+// Add U classes from class j on, all within the lanes; `add` gives a sum so far and one more, and what that lacks.
+template <int U, class T, class Add> INLINE void add_classes(TileSums<T>& a, vec<T>& hi, ptrdiff_t j, ptrdiff_t n, T start, Add add) {
     const int lanes = vec<T>::lanes;
-    const T* p = terms + j * lanes;
-    const bool rests = has_rest<T, Which>;
-    const vec<T> rest = rests ? load(p + 2 * n * lanes, lanes, T(0)) : fill(T(-0.0));
-    return {load(p, lanes, T(0)), load(p + n * lanes, lanes, T(0)), rest};
+    T *so_far = (T*)&a.so_far[j % lanes], *lost = (T*)&a.lost[j % lanes];
+    vec<T, U> before = fill<U>(start), lost_before = fill<U>(T(0));
+    if (j >= lanes) {
+        before = load_some<U>(so_far, U * lanes, T(0));
+        lost_before = load_some<U>(lost, U * lanes, T(0));
+    }
+    const pair<T, U> after = add(before);
+    const vec<T, U> taken = after.hi - before;
+    for (int k = 0; k < U; k++) hi = hi + part(taken, k);
+    store(lost, lost_before + after.lo, U * lanes);
+    if (j + lanes < n) store(so_far, after.hi, U * lanes);
 }
-template <class T, class Which, int U> INLINE void store_term(T* terms, const Term<T, U>& a, ptrdiff_t j, ptrdiff_t n, Which) {
-    const ptrdiff_t lanes = vec<T>::lanes, all = vec<T, U>::lanes;
-    T* p = terms + j * lanes;
-    store(p, a.scale, all);
-    store(p + n * lanes, a.p, all);
-    if (has_rest<T, Which>) store(p + 2 * n * lanes, a.rest, all);
+template <class T, int i = 0, int step = 1> INLINE vec<T> all_lost(const TileSums<T>& a) {
+    if constexpr (step < vec<T>::lanes) return all_lost<T, i, 2 * step>(a) + all_lost<T, i + step, 2 * step>(a);
+    else return a.lost[i];
 }
-// The sum of those, of the logits in the tile at x; the exponentials go to e, which may be x, unless that is null. `i` and
-// `step`: of the classes i, i + step, ... alone. The order is that of a row by itself: what one lane of it would add up,
-// and then as `fold` does.
-template <class T, class Which, int i = 0, int step = 1> struct TileSum {
-    static INLINE void sum(const T* terms, const T* x, T* e, ptrdiff_t n, const Shared<T>& s, Which which, Sums<T>& a) {
-        const int lanes = vec<T>::lanes;
-        if constexpr (step < lanes) {
-            TileSum<T, Which, i, 2 * step>::sum(terms, x, e, n, s, which, a);
+template <class T> INLINE Sums<T> end_tile(const TileSums<T>& a, vec<T> hi) { return {hi, all_lost(a), fill(T(0))}; }
+
+// e = exp(x_j - max) in place of x, of U classes from class j on; or of as many as a bunch has, and are left.
+template <int U, class T, class How>
+INLINE void tile_exps(TileSums<T>& a, vec<T>& sum, T* x, ptrdiff_t j, ptrdiff_t n, const Shared<T>& s, How how) {
+    const ptrdiff_t all = U * vec<T>::lanes;
+    T* at = x + j * vec<T>::lanes;
+    const Term<T, U> e = shifted_term(load_some<U>(at, all, T(0)), s, how, All());
+    store(at, value(e), all);
+    add_classes<U>(a, sum, j, n, start_of_sum<T>(n), [&](vec<T, U> hi) INLINE_LAMBDA { return with_term(hi, e, All()); });
+}
+template <class T, class How>
+INLINE void tile_exp_some(TileSums<T>& a, vec<T>& sum, T* x, ptrdiff_t j, ptrdiff_t n, const Shared<T>& s, How how) {
+    if (j + together <= n) tile_exps<together>(a, sum, x, j, n, s, how);
+    else tile_exps<1>(a, sum, x, j, n, s, how);
+}
+
+// Sums of n classes as a tree: what one lane of a row by itself would add up, and then as `fold` does. `lane(j, a)` gives
+// the sums of classes j, j + lanes, ...
+template <class T, class Which, int i = 0, int step = 1> struct TileTree {
+    template <class Lane> static INLINE void sum(ptrdiff_t n, Which which, Sums<T>& a, Lane lane) {
+        if constexpr (step < vec<T>::lanes) {
+            TileTree<T, Which, i, 2 * step>::sum(n, which, a, lane);
             if (i + step < n) {
                 Sums<T> b;
-                TileSum<T, Which, i + step, 2 * step>::sum(terms, x, e, n, s, which, b);
+                TileTree<T, Which, i + step, 2 * step>::sum(n, which, b, lane);
                 merge(a, b, which);
             }
         } else {
-            begin(a, which);
-            ptrdiff_t j = i;
-            do {  // a test before the first class would cost short rows 3 %
-                const Term<T> term = load_term(terms, j, n, which);
-                // only Others ask for the logits
-                const vec<T> own = std::is_same<Which, Others>::value ? load(x + j * lanes, lanes, T(0)) : term.p;
-                if (e) store(e + j * lanes, value(term), lanes);
-                collect(a, term, own, s, which);
-                j += step;
-            } while (j < n);
-            finish(a, which, false);
+            lane((ptrdiff_t)i, a);
         }
     }
 };
-template <class T, class Which>
-APART void sum_of_tile(const T* terms, const T* x, T* e, ptrdiff_t n, const Shared<T>& s, Which which, Sums<T>& a) {
-    TileSum<T, Which>::sum(terms, x, e, n, s, which, a);
+// Of Others, in the tile at `terms`, of the logits in the tile at x; they go to e, which may be x, unless that is null.
+template <class T>
+APART void sum_of_others(const T* terms, const T* x, T* e, ptrdiff_t n, const Shared<T>& s, Sums<T>& a) {
+    const int lanes = vec<T>::lanes;
+    TileTree<T, Others>::sum(n, Others(), a, [&](ptrdiff_t j, Sums<T>& own) INLINE_LAMBDA {
+        vec<T> term = load(terms + j * lanes, lanes, T(0));
+        const mask<T> tie = equal(load(x + j * lanes, lanes, T(0)), s.max);
+        if (e) store(e + j * lanes, term, lanes);
+        own = {drop(tie, term), fill(T(0)), keep(tie, fill(T(1)))};  // as collect_other would begin
+        while ((j += lanes) < n) {
+            term = load(terms + j * lanes, lanes, T(0));
+            collect_other(own, term, load(x + j * lanes, lanes, T(0)), s);
+            if (e) store(e + j * lanes, term, lanes);
+        }
+    });
 }
 }}  // namespace

@@ -11,8 +11,10 @@
 
 #if defined(__SANITIZE_ADDRESS__)
 #define INLINE inline  // the checks of all that is inlined in one function would take the compiler minutes
+#define INLINE_LAMBDA
 #else
-#define INLINE inline __attribute__((always_inline))
+#define INLINE_LAMBDA __attribute__((always_inline))
+#define INLINE inline INLINE_LAMBDA
 #endif
 
 #define APART __attribute__((noinline))  // long enough to be called, and compiled once for each type
@@ -53,6 +55,9 @@ template <class T, int U> INLINE vec<T> part(vec<T, U> a, int k) {
     vec<T> v;
     for (int i = 0; i < vec<T>::regs; i++) v.r[i] = a.r[k * vec<T>::regs + i];
     return v;
+}
+template <class T, int U> INLINE void set_part(vec<T, U>& a, int k, vec<T> v) {
+    for (int i = 0; i < vec<T>::regs; i++) a.r[k * vec<T>::regs + i] = v.r[i];
 }
 
 TV operator+(vec<T, U> a, vec<T, U> b) { EACH a.r[i] = add(a.r[i], b.r[i]); return a; }
