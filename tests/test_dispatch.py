@@ -92,8 +92,8 @@ def test_ways_in(isa: str) -> None:
     assert set(_entry.general) - set(fastsoft.__all__) == set()
     with pytest.raises(TypeError, match="positional"):
         fastsoft.softmax(np.ones(3), -1, None)  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match="temprature"):
-        fastsoft.softmax(np.ones(3), temprature=2.0)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="celsius"):
+        fastsoft.softmax(np.ones(3), celsius=2.0)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("name", ["", "AVX2", "avx", "sse2", "avx2 ", "../avx2", "portable.x", "x" * 100, "_machine"])
