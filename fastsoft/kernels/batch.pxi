@@ -4,7 +4,7 @@ cdef enum:
     GROUP = 4096  # classes in a group of rows
     STREAM = 16777216  # bytes of result from which it is written past the caches
     PANEL = 262144  # bytes of the tiles that are read side by side
-    NEARBY = 1048576  # bytes of an array up to which it does not pay to read so many tiles
+    NEARBY = 1048576  # bytes of an array up to which long runs of it need not be read
     COLUMNS = 16  # from which they are not turned into rows, unless these are short
     FEW_COLUMNS = 3  # the same where the tile, most of it empty, stays in the caches
     FEW_CLASSES = 4096
@@ -23,11 +23,12 @@ cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
     cdef Py_ssize_t last = b.x_stride[b.ndim - 1] if b.ndim > 0 else 0
     cdef Py_ssize_t lanes = REGISTER // max(itemsize, <Py_ssize_t> sizeof(float))
     cdef bint enough = b.rows >= (lanes if b.n > lanes else lanes // 2)
-    if b.n <= SHORT and enough and goes_short(b.op.kind):
-        return b.op.how == PLAIN
+    cdef bint short = b.n <= (TURNED if turns and itemsize == sizeof(float) else SHORT)
+    if short and enough and goes_short(b.op.kind):
+        return b.op.how == PLAIN and (b.n <= SHORT or (b.op.kind != VJP_FROM_OUTPUT and b.n % lanes != 0))
     if b.op.kind > LOGSUMEXP and b.op.kind != JACOBIAN:
         return False
-    if enough and b.n <= (TURNED if turns and itemsize == sizeof(float) else SHORT):
+    if enough and short:
         return b.op.kind != SOFTMAX or not of_whole_vecs(b, itemsize, lanes)
     if b.op.kind > LOGSUMEXP or last != itemsize or b.x_step == itemsize:
         return False
@@ -47,11 +48,14 @@ cdef inline int rows_in_group(const Batch* b, Py_ssize_t lanes) noexcept nogil:
     return <int> max(1, min(lanes, classes // max(b.n, 1)))
 
 
+cdef inline bint is_nearby(const Batch* b, element* unused) noexcept nogil:
+    """Whether all of x may be in the second-level cache"""
+    return b.rows * b.n * <Py_ssize_t> sizeof(element) <= NEARBY
+
+
 cdef inline int tiles_together(const Batch* b, element* unused) noexcept nogil:
     """Tiles that are read, and written, side by side: long runs of memory, but no more than the caches hold"""
-    cdef Py_ssize_t most = PANEL_TILES
-    if b.rows * b.n * <Py_ssize_t> sizeof(element) <= NEARBY:
-        most = TILES
+    cdef Py_ssize_t most = TILES if b.n <= SHORT or is_nearby(b, unused) else PANEL_TILES
     return <int> max(1, min(most, PANEL // (max(b.n, 1) * REGISTER)))
 
 

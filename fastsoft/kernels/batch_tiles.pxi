@@ -172,9 +172,12 @@ cdef inline const Ahead* next_panel(
     const Batch* b, Py_ssize_t i, int count, Ahead* ahead, element* unused
 ) noexcept nogil:
     """What lies after the `count` tiles from row i on, to be fetched; NULL for long runs of memory, which the CPU
-    foresees itself, for what the caches do not hold, and where all of it would fall into a few of their sets"""
+    foresees itself, for what the caches hold already, or do not hold, and where all of it would fall into a few of
+    their sets"""
     cdef Py_ssize_t width = REGISTER // max(sizeof(element), sizeof(float)) * sizeof(element), t
     if not large_caches or count == PANEL_TILES or results_of(b) == 1 or b.stream or b.x_step % PAGE == 0:
+        return NULL
+    if is_nearby(b, unused):
         return NULL
     for t in range(count):  # it may lie beyond
         ahead[t].x = b.x + offset(b, b.x_stride, i) + (count + t) * width

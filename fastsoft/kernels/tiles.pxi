@@ -58,7 +58,7 @@ cdef inline void tile_others(
     """Sum of exp(x_j - max) of the Others; with `keep` all take the place of x"""
     cdef Py_ssize_t j = 0, lanes = REGISTER // sizeof(floating), step = together * lanes
     cdef floating low = -INFINITY
-    cdef vec[floating] buffer[SHORT]
+    cdef vec[floating] buffer[TURNED]
     cdef floating* terms = <floating*> buffer
     cdef Shared[floating] s = shared[0]
     cdef Others others
@@ -96,9 +96,9 @@ cdef inline void tile_lanes(
             w = shifted_term(v, s, how, which)
             if keep:
                 store(x + j * lanes, value(w), (n - j) * lanes)
-            put_together(&block[j % lanes], a)
+            put_together(&block[j % lanes], a, which)
             collect(a, w, v, s, which)
-            take_apart(a, &block[j % lanes])
+            take_apart(a, &block[j % lanes], which)
         for i in range(lanes):
             finish(block[i], n, which, stop - start == BLOCK)
             if start == 0:
@@ -117,7 +117,7 @@ cdef inline void tile_sum(
         if n <= few_classes:
             tile_all(x, n, shared, how, ahead, total)
             return
-    elif n <= SHORT:
+    elif n <= TURNED:
         tile_others(x, keep, n, shared, how, ahead, total)
         return
     tile_lanes(x, keep, n, shared, how, which, ahead, lane)

@@ -208,8 +208,8 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         Shared[T] shared
         Log[T] log
     void finish[T, Which](Sums[T]&, ptrdiff_t n, Which, bint full)
-    void take_apart[T](const BunchSums[T]&, Sums[T]*)
-    void put_together[T](const Sums[T]*, BunchSums[T]&)
+    void take_apart[T, Which](const BunchSums[T]&, Sums[T]*, Which)
+    void put_together[T, Which](const Sums[T]*, BunchSums[T]&, Which)
     int few_classes
     void merge[T](Sums[T]&, const Sums[T]&)
     void merge[T, Which](Sums[T]&, const Sums[T]&, Which)

@@ -362,18 +362,18 @@ template <class T, class Which, int U> INLINE void finish(Sums<T, U>& a, ptrdiff
     a.hi = p.hi;
     a.lo = p.lo;
 }
-template <class T, int U> INLINE void take_apart(const Sums<T, U>& a, Sums<T>* parts) {
+template <class T, class Which, int U> INLINE void take_apart(const Sums<T, U>& a, Sums<T>* parts, Which) {
     for (int k = 0; k < U; k++) {
         parts[k].hi = part(a.hi, k);
         parts[k].lo = part(a.lo, k);
-        parts[k].ties = part(a.ties, k);
+        if (std::is_same<Which, Others>::value) parts[k].ties = part(a.ties, k);
     }
 }
-template <class T, int U> INLINE void put_together(const Sums<T>* parts, Sums<T, U>& a) {
+template <class T, class Which, int U> INLINE void put_together(const Sums<T>* parts, Sums<T, U>& a, Which) {
     for (int k = 0; k < U; k++) {
         set_part(a.hi, k, parts[k].hi);
         set_part(a.lo, k, parts[k].lo);
-        set_part(a.ties, k, parts[k].ties);
+        if (std::is_same<Which, Others>::value) set_part(a.ties, k, parts[k].ties);
     }
 }
 // Of pairs, or of sums without their ties.
