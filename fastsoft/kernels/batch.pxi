@@ -23,12 +23,12 @@ cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
     cdef Py_ssize_t last = b.x_stride[b.ndim - 1] if b.ndim > 0 else 0
     cdef Py_ssize_t lanes = REGISTER // max(itemsize, <Py_ssize_t> sizeof(float))
     cdef bint enough = b.rows >= (lanes if b.n > lanes else lanes // 2)
-    cdef bint short = b.n <= (TURNED if turns and itemsize == sizeof(float) else SHORT)
-    if short and enough and goes_short(b.op.kind):
+    cdef bint are_short = b.n <= (TURNED if turns and itemsize == sizeof(float) else SHORT)
+    if are_short and enough and goes_short(b.op.kind):
         return b.op.how == PLAIN and (b.n <= SHORT or (b.op.kind != VJP_FROM_OUTPUT and b.n % lanes != 0))
     if b.op.kind > LOGSUMEXP and b.op.kind != JACOBIAN:
         return False
-    if enough and short:
+    if enough and are_short:
         return b.op.kind != SOFTMAX or not of_whole_vecs(b, itemsize, lanes)
     if b.op.kind > LOGSUMEXP or last != itemsize or b.x_step == itemsize:
         return False

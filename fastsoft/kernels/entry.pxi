@@ -14,13 +14,13 @@ cdef int threads_now() except -1:
     return general["get_num_threads"]()
 
 
-cdef object short(Kind kind, object x, object axis, object out):
+cdef object short_way(Kind kind, object x, object axis, object out):
     """`quick` on one thread or, for large arrays, with as many as are allowed"""
     y = quick(kind, x, axis, out, 0)
     return quick(kind, x, axis, out, threads_now()) if y is None else y
 
 
-cdef object short_pair(Kind kind, object x, object v, object axis, object out):
+cdef object short_way_of_pair(Kind kind, object x, object v, object axis, object out):
     y = quick_pair(kind, x, v, axis, out, 0)
     return quick_pair(kind, x, v, axis, out, threads_now()) if y is None else y
 
@@ -28,7 +28,7 @@ cdef object short_pair(Kind kind, object x, object v, object axis, object out):
 def softmax(x, axis=-1, *, where=None, temperature=ONE, empty=NAN_NAME, out=None, num_threads=None):
     y = None
     if where is None and temperature is ONE and empty is NAN_NAME and num_threads is None:
-        y = short(SOFTMAX, x, axis, out)
+        y = short_way(SOFTMAX, x, axis, out)
     if y is None:
         y = general["softmax"](
             x, axis, where=where, temperature=temperature, empty=empty, out=out, num_threads=num_threads
@@ -39,7 +39,7 @@ def softmax(x, axis=-1, *, where=None, temperature=ONE, empty=NAN_NAME, out=None
 def log_softmax(x, axis=-1, *, where=None, temperature=ONE, empty=NAN_NAME, out=None, num_threads=None):
     y = None
     if where is None and temperature is ONE and empty is NAN_NAME and num_threads is None:
-        y = short(LOG_SOFTMAX, x, axis, out)
+        y = short_way(LOG_SOFTMAX, x, axis, out)
     if y is None:
         y = general["log_softmax"](
             x, axis, where=where, temperature=temperature, empty=empty, out=out, num_threads=num_threads
@@ -50,7 +50,7 @@ def log_softmax(x, axis=-1, *, where=None, temperature=ONE, empty=NAN_NAME, out=
 def logsumexp(x, axis=-1, *, keepdims=False, where=None, out=None, num_threads=None):
     y = None
     if keepdims is False and where is None and num_threads is None:
-        y = short(LOGSUMEXP, x, axis, out)
+        y = short_way(LOGSUMEXP, x, axis, out)
     if y is None:
         y = general["logsumexp"](x, axis, keepdims=keepdims, where=where, out=out, num_threads=num_threads)
     return y
@@ -70,7 +70,7 @@ def softmax_jacobian(x, axis=-1, *, temperature=ONE, out=None, num_threads=None)
 def softmax_jacobian_diagonal(x, axis=-1, *, temperature=ONE, out=None, num_threads=None):
     y = None
     if temperature is ONE and num_threads is None:
-        y = short(DIAGONAL, x, axis, out)
+        y = short_way(DIAGONAL, x, axis, out)
     if y is None:
         y = general["softmax_jacobian_diagonal"](x, axis, temperature=temperature, out=out, num_threads=num_threads)
     return y
@@ -79,7 +79,7 @@ def softmax_jacobian_diagonal(x, axis=-1, *, temperature=ONE, out=None, num_thre
 def softmax_vjp(x, v, axis=-1, *, temperature=ONE, out=None, num_threads=None):
     z = None
     if temperature is ONE and num_threads is None:
-        z = short_pair(VJP, x, v, axis, out)
+        z = short_way_of_pair(VJP, x, v, axis, out)
     if z is None:
         z = general["softmax_vjp"](x, v, axis, temperature=temperature, out=out, num_threads=num_threads)
     return z
@@ -88,14 +88,14 @@ def softmax_vjp(x, v, axis=-1, *, temperature=ONE, out=None, num_threads=None):
 def softmax_jvp(x, u, axis=-1, *, temperature=ONE, out=None, num_threads=None):
     z = None
     if temperature is ONE and num_threads is None:
-        z = short_pair(VJP, x, u, axis, out)
+        z = short_way_of_pair(VJP, x, u, axis, out)
     if z is None:
         z = general["softmax_jvp"](x, u, axis, temperature=temperature, out=out, num_threads=num_threads)
     return z
 
 
 def softmax_vjp_from_output(y, v, axis=-1, *, out=None, num_threads=None):
-    z = short_pair(VJP_FROM_OUTPUT, y, v, axis, out) if num_threads is None else None
+    z = short_way_of_pair(VJP_FROM_OUTPUT, y, v, axis, out) if num_threads is None else None
     if z is None:
         z = general["softmax_vjp_from_output"](y, v, axis, out=out, num_threads=num_threads)
     return z
@@ -104,14 +104,14 @@ def softmax_vjp_from_output(y, v, axis=-1, *, out=None, num_threads=None):
 def log_softmax_vjp(x, g, axis=-1, *, temperature=ONE, out=None, num_threads=None):
     z = None
     if temperature is ONE and num_threads is None:
-        z = short_pair(LOG_VJP, x, g, axis, out)
+        z = short_way_of_pair(LOG_VJP, x, g, axis, out)
     if z is None:
         z = general["log_softmax_vjp"](x, g, axis, temperature=temperature, out=out, num_threads=num_threads)
     return z
 
 
 def log_softmax_vjp_from_output(y, g, axis=-1, *, out=None, num_threads=None):
-    z = short_pair(LOG_VJP_FROM_OUTPUT, y, g, axis, out) if num_threads is None else None
+    z = short_way_of_pair(LOG_VJP_FROM_OUTPUT, y, g, axis, out) if num_threads is None else None
     if z is None:
         z = general["log_softmax_vjp_from_output"](y, g, axis, out=out, num_threads=num_threads)
     return z

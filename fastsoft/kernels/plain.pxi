@@ -52,7 +52,7 @@ cdef void set_rows(Batch* b, cnp.ndarray a, int axis) noexcept:
     b.ndim = last + 1
 
 
-cdef int axis_of(object axis, cnp.ndarray a):
+cdef int axis_of(object axis, cnp.ndarray a) noexcept:
     """Which axis of a it is; -1 if none, or not an int"""
     cdef int overflow = 0, ndim = cnp.PyArray_NDIM(a)
     cdef long k

@@ -4,20 +4,21 @@
 
 namespace fastsoft { namespace {
 
+const int unrolled = vec<float>::regs > 2 ? 1 : 16;  // squares of more registers than there are stay in memory
 // Class k of rows[i] into lane i of the vec at tile + k * lanes, for the first `left` classes, at most all lanes; and
 // back, of the first `count` rows, times r if that is not null. The squares stay in registers, hence the loops unrolled.
 template <class T, class S> APART void rows_to_square(const S* const* rows, ptrdiff_t left, T* tile) {
     const int lanes = vec<T>::lanes;
     vec<T> a[lanes];
     if (left >= lanes) {
-#pragma GCC unroll 16
+#pragma GCC unroll unrolled
         for (int i = 0; i < lanes; i++) a[i] = load(rows[i], (ptrdiff_t)lanes, T(0));
     } else {
-#pragma GCC unroll 16
+#pragma GCC unroll unrolled
         for (int i = 0; i < lanes; i++) a[i] = load(rows[i], left, T(0));
     }
     transpose(a);
-#pragma GCC unroll 16
+#pragma GCC unroll unrolled
     for (int k = 0; k < lanes; k++)
         if (k < left) store(tile + k * lanes, a[k], (ptrdiff_t)lanes);
 }
@@ -28,15 +29,15 @@ template <class T> INLINE vec<T> load_times(const T* p, const pair<T>* r) {
 template <class T, class S> APART void square_to_rows(const T* tile, ptrdiff_t left, S* const* rows, int count, const pair<T>* r = nullptr) {
     const int lanes = vec<T>::lanes;
     vec<T> a[lanes];
-#pragma GCC unroll 16
+#pragma GCC unroll unrolled
     for (int k = 0; k < lanes; k++) a[k] = k < left ? load_times(tile + k * lanes, r) : fill(T(0));
     transpose(a);
     if (left >= lanes) {
-#pragma GCC unroll 16
+#pragma GCC unroll unrolled
         for (int i = 0; i < lanes; i++)
             if (i < count) store(rows[i], a[i], (ptrdiff_t)lanes);
     } else {
-#pragma GCC unroll 16
+#pragma GCC unroll unrolled
         for (int i = 0; i < lanes; i++)
             if (i < count) store(rows[i], a[i], left);
     }
@@ -141,7 +142,11 @@ INLINE void panel_in(const S* x, ptrdiff_t step, ptrdiff_t n, int count, ptrdiff
 }
 template <class T, class S>
 APART void read_panel(const S* x, ptrdiff_t step, ptrdiff_t n, int count, ptrdiff_t left, T* tiles, ptrdiff_t apart, vec<T>* top) {
-    if (count == 1) panel_in<1>(x, step, n, 1, left, tiles, apart, top);
+    const ptrdiff_t lanes = vec<T>::lanes;
+    if constexpr (vec<float>::regs > 2)  // unrolled, the code would be too large
+        for (int t = 0; t < count; t++)
+            panel_in<1>(x + t * lanes, step, n, 1, t < count - 1 ? lanes : left, tiles + t * apart, apart, top + t);
+    else if (count == 1) panel_in<1>(x, step, n, 1, left, tiles, apart, top);
     else if (count == 2) panel_in<2>(x, step, n, 2, left, tiles, apart, top);
     else if (count == 3) panel_in<3>(x, step, n, 3, left, tiles, apart, top);
     else if (count == 4) panel_in<4>(x, step, n, 4, left, tiles, apart, top);
@@ -172,7 +177,11 @@ INLINE void panel_out(const T* tiles, ptrdiff_t apart, ptrdiff_t n, int count, p
 }
 template <class T, class S>
 APART void write_panel(const T* tiles, ptrdiff_t apart, ptrdiff_t n, int count, ptrdiff_t left, const pair<T>* factor, S* out, ptrdiff_t step, bool past) {
-    if (count == 1) panel_out<1>(tiles, apart, n, 1, left, factor, out, step, past);
+    const ptrdiff_t lanes = vec<T>::lanes;
+    if constexpr (vec<float>::regs > 2)
+        for (int t = 0; t < count; t++)
+            panel_out<1>(tiles + t * apart, apart, n, 1, t < count - 1 ? lanes : left, factor ? factor + t : factor, out + t * lanes, step, past);
+    else if (count == 1) panel_out<1>(tiles, apart, n, 1, left, factor, out, step, past);
     else if (count == 2) panel_out<2>(tiles, apart, n, 2, left, factor, out, step, past);
     else if (count == 3) panel_out<3>(tiles, apart, n, 3, left, factor, out, step, past);
     else if (count == 4) panel_out<4>(tiles, apart, n, 4, left, factor, out, step, past);
