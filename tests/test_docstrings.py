@@ -39,7 +39,7 @@ def found(name: str) -> Any:
     value: Any = fastsoft
     for part in name.split(".")[1:]:
         value = getattr(value, part)
-    return value if isinstance(value, property) else inspect.unwrap(value)  # the function in Python of a compiled way in
+    return value if isinstance(value, property) else inspect.unwrap(value)  # not the compiled way in
 
 
 def takes_arrays(name: str) -> bool:
