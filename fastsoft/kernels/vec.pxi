@@ -233,7 +233,6 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     int many_vecs
     void begin_runs[T](Sums[T]&)
     void add_products[T](vec[T]& run, bunch[T] a, bunch[T] b)
-    void add_products[T](vec[T]& run, vec[T] a, vec[T] b)
     void add_terms[T](vec[T]& run, bunch[T] a)
     void end_run[T](Sums[T]&, vec[T] run)
     int weighed_run
@@ -334,7 +333,6 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     bunch[T] shortfall[T, How](bunch[T] x, bunch[T] a, const Shift[T]&, How)
     bunch[T] target_log[T](bunch[T] z, bunch[T] t)
     bunch[T] weighed[T](bunch[T] v, T scale, T middle)
-    vec[T] weighed[T](vec[T] v, vec[T] scale, vec[T] middle)
     Shift[T] of_row[T](const Shift[T]&, int k)
     T small_scale[T](T)
     vec[T] finite_part[T](vec[T])

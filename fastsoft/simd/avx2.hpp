@@ -117,13 +117,12 @@ template <int k> inline rd swap_lanes(rd a) {
     return k == 2 ? _mm256_permute2f128_pd(a, a, 1) : _mm256_permute_pd(a, 0x5);
 }
 
-inline __m128i first_of_4(ptrdiff_t count) { return _mm_cmpgt_epi32(_mm_set1_epi32((int)count), _mm_setr_epi32(0, 1, 2, 3)); }
 inline __m128 load_16(const float* p) { return _mm_loadu_ps(p); }
 inline __m128d load_16(const double* p) { return _mm_loadu_pd(p); }
-inline __m128 load_16(const float* p, ptrdiff_t count) { return _mm_maskload_ps(p, first_of_4(count)); }
+inline __m128 load_16(const float* p, ptrdiff_t count) { return _mm_maskload_ps(p, _mm256_castsi256_si128(first_f(count))); }
 inline void store_16(float* p, __m128 a) { _mm_storeu_ps(p, a); }
 inline void store_16(double* p, __m128d a) { _mm_storeu_pd(p, a); }
-inline void store_16(float* p, __m128 a, ptrdiff_t count) { _mm_maskstore_ps(p, first_of_4(count), a); }
+inline void store_16(float* p, __m128 a, ptrdiff_t count) { _mm_maskstore_ps(p, _mm256_castsi256_si128(first_f(count)), a); }
 template <class Rows, class Load> inline rf load_parts(Rows rows, Load load, float) {
     return _mm256_insertf128_ps(_mm256_castps128_ps256(load(rows[0])), load(rows[4]), 1);
 }

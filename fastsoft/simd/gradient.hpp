@@ -281,7 +281,6 @@ template <class T> INLINE pair<T> unshifted_unit(T) {
 template <class T, int U> INLINE vec<T, U> weighed(vec<T, U> v, T scale, T middle) {
     return mul_sub(v, fill<U>(scale), fill<U>(middle));
 }
-template <class T> INLINE vec<T> weighed(vec<T> v, vec<T> scale, vec<T> middle) { return mul_sub(v, scale, middle); }
 // e (v scale - mean) factor, rounded but for e only at last
 template <class T, int U> INLINE vec<T, U> turned(vec<T, U> e, vec<T, U> v, T scale, const pair<T>& mean, const pair<T>& factor) {
     const pair<T, U> d = two_sum(v * fill<U>(scale), fill<U>(T(0)) - spread<U>(mean.hi));
@@ -429,7 +428,7 @@ template <int U, class T>
 INLINE void weigh_classes(TileSums<T>& sums, TileSums<T>& dots, vec<T>& sum, vec<T>& dot, T* x, const T* v, ptrdiff_t j, ptrdiff_t n, const Shared<T>& s, vec<T> scale, vec<T> middle) {
     const ptrdiff_t at = j * vec<T>::lanes, all = U * vec<T>::lanes;
     const Term<T, U> e = shifted_term(load_some<U>(x + at, all, T(0)), s, Plain(), Exact());
-    const vec<T, U> w = mul_sub(load_some<U>(v + at, all, T(0)), spread<U>(scale), spread<U>(middle));
+    const vec<T, U> w = mul_sub(load_some<U>(v + at, all, T(0)), spread<U>(scale), spread<U>(middle));  // as `weighed`
     store(x + at, value(e), all);
     add_classes<U>(sums, sum, j, n, start_of_sum<T>(n), [&](vec<T, U> hi) INLINE_LAMBDA { return with_term(hi, e, Exact()); });
     add_classes<U>(dots, dot, j, n, start_of_weighed<T>(), [&](vec<T, U> hi) INLINE_LAMBDA { return with_weighed(hi, e, w); });
@@ -450,7 +449,7 @@ template <class T> APART void sum_of_products(const T* y, const T* v, ptrdiff_t 
             for (int k = 0; k < run_length && j < n; k++, j += lanes) {
                 const vec<T> w = load(v + j * lanes, lanes, T(0));
                 if (!has_fma) size = larger(absolute(w), size);
-                run = mul_add(load(y + j * lanes, lanes, T(0)), w, run);
+                add_products(run, load(y + j * lanes, lanes, T(0)), w);
             }
             if (first) own.hi = run;
             else end_run(own, run);
