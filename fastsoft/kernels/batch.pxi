@@ -1,7 +1,7 @@
 # A run of rows on one thread: by groups (rows.pxi) or by tiles (batch_tiles.pxi).
 
 cdef enum:
-    GROUP = 4096  # classes in a group of rows
+    GROUP = 32768  # bytes of a group of rows
     STREAM = 16777216  # bytes of result from which it is written past the caches
     PANEL = 262144  # bytes of the tiles that are read side by side
     NEARBY = 1048576  # bytes of an array up to which long runs of it need not be read
@@ -38,14 +38,14 @@ cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
 cdef inline int rows_in_group(const Batch* b, Py_ssize_t lanes) noexcept nogil:
     """As many as a register has lanes, but no more than stay in the first-level cache, which matters most to what
     computes least, or has several groups there at once"""
-    cdef Py_ssize_t classes = GROUP
+    cdef Py_ssize_t bytes = GROUP
     if b.op.kind == VJP_FROM_OUTPUT:
-        classes = GROUP * lanes // 64
+        bytes = GROUP // 8
     elif b.op.kind > VJP_FROM_OUTPUT:
-        classes = GROUP * lanes // 32
-    elif b.v != NULL or b.op.kind == SOFTMAX or b.op.kind == LOG_SOFTMAX:
-        classes = GROUP // 2
-    return <int> max(1, min(lanes, classes // max(b.n, 1)))
+        bytes = GROUP // 4
+    elif b.op.kind == SOFTMAX or b.op.kind == LOG_SOFTMAX:
+        bytes = GROUP // 2
+    return <int> max(1, min(lanes, bytes * lanes // (REGISTER * max(b.n, 1))))
 
 
 cdef inline bint is_nearby(const Batch* b, element* unused) noexcept nogil:

@@ -26,7 +26,7 @@ cdef inline void block_weigh(
     const Pass[floating]* p, Py_ssize_t start, Py_ssize_t stop, How how, Sums[floating]* sums, Sums[floating]* dots
 ) noexcept nogil:
     """WEIGH"""
-    cdef Py_ssize_t i, end, lanes = REGISTER // sizeof(floating), step = together * lanes
+    cdef Py_ssize_t i, end, lanes = REGISTER // sizeof(floating), step = term_together * lanes
     cdef int r
     cdef const floating* x
     cdef const floating* v

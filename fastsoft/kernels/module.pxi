@@ -5,6 +5,7 @@ cimport numpy as cnp
 cnp.import_array()
 
 cdef enum:
+    APART = 1024  # bytes of a row of which lines that it shares are few
     HELD = 1024  # numbers up to which the GIL is held: to give it back and take it again would take longer
 
 cdef atomic[int] active  # calls that are running now, in all Python threads
@@ -105,8 +106,12 @@ cdef void set_factor(Operation* op, int how, tuple factor):
     op.factor.hi, op.factor.lo, op.factor.g = factor
 
 
-cdef bint streams(cnp.ndarray out, Py_ssize_t n):
-    return out is not None and cnp.PyArray_NBYTES(out) >= STREAM and n * REGISTER < STREAM
+cdef bint streams(const Batch* b, cnp.ndarray out) noexcept:
+    """Whether out is written past the caches: not where rows are short and share lines, which hold up the others"""
+    cdef Py_ssize_t size = b.n * cnp.PyArray_ITEMSIZE(out) if out is not None else 0
+    if out is None or cnp.PyArray_NBYTES(out) < STREAM or b.n * REGISTER >= STREAM:
+        return False
+    return b.out_step != cnp.PyArray_ITEMSIZE(out) or size >= APART or (size | <uintptr_t> b.out) % REGISTER == 0
 
 
 def apply(
@@ -121,7 +126,7 @@ def apply(
     set_factor(&b.op, how, factor)
     b.op.empty = empty
     set_axes(&b, x, None, out, where, axis)
-    b.stream = streams(out, b.n)
+    b.stream = streams(&b, out)
     execute(&b, start, min(stop, b.rows), threads, cnp.PyArray_TYPE(x))
 
 
@@ -146,7 +151,7 @@ def derive(
         b.op.class_weights = &class_weights[0]
     b.op.loss = data_of(loss)
     set_axes(&b, x, v, out, None, axis)
-    b.stream = streams(out, b.n)
+    b.stream = streams(&b, out)
     execute(&b, start, min(stop, b.rows), threads, cnp.PyArray_TYPE(x))
 
 

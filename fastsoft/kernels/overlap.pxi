@@ -10,12 +10,15 @@ cdef inline bint goes_overlapped(const Batch* b, element* unused) noexcept nogil
 
 
 cdef inline void take_rows(
-    const Batch* b, Py_ssize_t i, Py_ssize_t stop, floating* scratch, Stage[floating]* s
+    const Batch* b, Py_ssize_t i, Py_ssize_t stop, floating* scratch, Seam[floating]* seam, Stage[floating]* s,
+    element* unused
 ) noexcept nogil:
     """The next group from row i on, if there is one; its exponentials go to scratch, unless that is NULL"""
     cdef Py_ssize_t r
     s.count = <int> max(0, min(rows_in_group(b, REGISTER // sizeof(floating)), stop - i))
-    s.waits, s.past = False, b.stream
+    s.waits = False
+    s.seam = seam if b.stream else <Seam[floating]*> NULL
+    s.ahead = BEYOND if b.rows * b.n * <Py_ssize_t> sizeof(element) >= STREAM else NEAR
     for r in range(s.count):
         s.x[r] = <const floating*> (b.x + offset(b, b.x_stride, i + r))
         s.y[r] = <floating*> (b.out + offset(b, b.out_stride, i + r))
@@ -24,22 +27,36 @@ cdef inline void take_rows(
 
 cdef inline void end_some(
     const floating* x, floating* y, Py_ssize_t left, int vecs, const pair[floating]* factor, const Log[floating]* log,
-    const Shared[floating]* shared, How how, Which which, bint past
+    const Shared[floating]* shared, How how, Which which, Seam[floating]* seam
 ) noexcept nogil:
     """The last step of some vecs"""
     if Which is All:
-        scale_some(x, y, left, vecs, factor[0], past)
+        scale_some(x, y, left, vecs, factor[0], seam)
     else:
-        log_some(x, y, left, vecs, log[0], shared[0], how, past)
+        log_some(x, y, left, vecs, log[0], shared[0], how, seam)
+
+
+cdef inline Py_ssize_t end_first(
+    const floating* x, floating* y, Py_ssize_t n, const pair[floating]* factor, const Log[floating]* log,
+    const Shared[floating]* shared, How how, Which which, Seam[floating]* seam
+) noexcept nogil:
+    """The last step of a row's classes up to a line, if others should begin with one; how many these are"""
+    cdef Py_ssize_t left = to_line(y, n, seam != NULL)
+    if left > 0:
+        if Which is All:
+            scale_first(x, y, left, factor[0], seam)
+        else:
+            log_first(x, y, left, log[0], shared[0], how, seam)
+    return left
 
 
 cdef inline void end_row(
     Stage[floating]* s, int r, Py_ssize_t n, Py_ssize_t done, How how, Which which
 ) noexcept nogil:
-    """The last step of row r, but for `done` classes from the first whole line on"""
+    """The last step of row r from class `done` on"""
     cdef floating zero = 0
     cdef int vecs = exp_vecs(zero, which)
-    cdef Py_ssize_t i, skip = to_line(s.y[r], n, s.past), step = vecs * REGISTER // <int> sizeof(floating)
+    cdef Py_ssize_t i, step = vecs * REGISTER // <int> sizeof(floating)
     cdef const floating* x = s.x[r]
     cdef floating* y = s.y[r]
     cdef pair[floating] factor = of_row(s.factor, r)
@@ -47,12 +64,15 @@ cdef inline void end_row(
     cdef Shared[floating] shared = of_row(s.shared, r)
     if Which is All:
         x = s.e[r]
-    end_some(x, y, skip, 1, &factor, &log, &shared, how, which, False)
-    for i from skip + done <= i < n by step:
-        end_some(x + i, y + i, n - i, vecs, &factor, &log, &shared, how, which, s.past)
-    if Which is All and has_nan(factor.hi):
-        block_mend(y, n, factor.hi)
-    elif Which is Others and has_nan(log.hi):
+    if done == 0:
+        done = end_first(x, y, n, &factor, &log, &shared, how, which, s.seam)
+    for i from done <= i < n by step:
+        end_some(x + i, y + i, n - i, vecs, &factor, &log, &shared, how, which, s.seam)
+    if Which is All:
+        log.hi = factor.hi
+    if has_nan(log.hi):
+        if s.seam != NULL:
+            end_seam(s.seam[0])
         block_mend(y, n, log.hi)
 
 
@@ -87,7 +107,7 @@ cdef inline void sum_overlapped(
     cdef Py_ssize_t i, start, stop, skip, room, step = vecs * REGISTER // <Py_ssize_t> sizeof(floating)
     cdef Py_ssize_t near = NEAR // sizeof(floating)
     cdef bint many = n >= many_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
-    cdef bint keeps = Which is All, ends = last.waits, past = ends and last.past
+    cdef bint keeps = Which is All, ends = last.waits
     cdef bint spare = together > 1 or floating is double or Which is All  # registers, for one more exp in this function
     cdef const floating* x
     cdef const floating* following
@@ -107,22 +127,25 @@ cdef inline void sum_overlapped(
         s = of_row(shared[0], r)
         factor, log, its = of_row(last.factor, r), of_row(last.log, r), of_row(last.shared, r)
         top = fill(low)
-        skip = to_line(y, n, past) if ends else 0
+        skip = 0
+        if ends:
+            skip = end_first(before, y, n, &factor, &log, &its, how, which, last.seam)
         room = n - skip
         for start from 0 <= start < n by BLOCK:
             stop = min(n, start + BLOCK)
             begin(a, n, which)
             i = start
             while i + step <= stop:
-                prefetch(following + i + near, vecs)
+                prefetch(<const char*> (following + i) + now.ahead, vecs)
                 if keeps:
                     prefetch_to_write(e + i + near, vecs)
                 collect_some(a, x + i, e + i if keeps else <floating*> NULL, step, s, how, which, many)
                 max_some(top, following + i, step, vecs)
                 if ends and i + step <= room:
-                    end_some(before + skip + i, y + skip + i, step, vecs, &factor, &log, &its, how, which, past)
+                    end_some(before + skip + i, y + skip + i, step, vecs, &factor, &log, &its, how, which, last.seam)
                 i += step
             if i < stop:
+                prefetch(<const char*> (following + i) + now.ahead, vecs)
                 if spare:
                     collect_last(a, x + i, e + i if keeps else <floating*> NULL, stop - i, s, how, which, many)
                 else:
@@ -135,7 +158,7 @@ cdef inline void sum_overlapped(
                 merge(total[r], a)
         next.tops[r] = top
         if ends:
-            end_row(last, r, n, room // step * step, how, which)
+            end_row(last, r, n, skip + room // step * step, how, which)
     last.waits = False
 
 
@@ -162,7 +185,7 @@ cdef inline void apply_overlapped(
     cdef Sums[floating] sums[16]
     cdef floating zero = 0
     cdef bint spare = together > 1 or floating is double or Which is All  # as above: not where log_softmax is ended
-    cdef bint few = How is Plain and are_few(n, zero) and not now.past and (spare or not last.waits)
+    cdef bint few = How is Plain and are_few(n, zero) and now.seam == NULL and (spare or not last.waits)
     group_shift(now.x, now.count, n, now.tops[0], op, how, &s)
     if next.count == now.count and (not last.waits or last.count == now.count):
         if How is Plain:
@@ -209,17 +232,19 @@ cdef inline void run_overlapped(
     cdef Stage[floating]* now = &stages[1]
     cdef Stage[floating]* next = &stages[2]
     cdef Stage[floating]* spare
+    cdef Seam[floating] seam
     cdef Plain plain
     cdef Scaled scaled
     cdef Py_ssize_t i = start, g = 0, size = b.n * rows_in_group(b, REGISTER // sizeof(floating))
     last.waits = False
+    seam.at = NULL
     if not keeps_apart(b):
         scratch, size = <floating*> NULL, 0
-    take_rows(b, i, stop, scratch, now)
+    take_rows(b, i, stop, scratch, &seam, now, scratch)
     rows_max(now.x, now.count, b.n, False, NULL, now.tops)
     while i < stop:
         g += 1
-        take_rows(b, i + now.count, stop, scratch + g % 2 * size, next)
+        take_rows(b, i + now.count, stop, scratch + g % 2 * size, &seam, next, scratch)
         fold(&now.tops[0], now.count)
         if any(beyond_reach(now.tops[0], <floating> b.op.factor.hi)):
             end_all(last, b.n, &b.op)
@@ -233,3 +258,4 @@ cdef inline void run_overlapped(
         spare = last
         last, now, next = now, next, spare
     end_all(last, b.n, &b.op)
+    end_seam(seam)

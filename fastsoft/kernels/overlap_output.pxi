@@ -1,6 +1,11 @@
 # VJP from a kept output y, z_i = y_i (v_i - y.v), of contiguous rows: while the products of one group of rows are
-# summed, z of the last one is written, so that memory is read and written all the time. The bits are those of
+# summed, z of the last one is written, so that memory is read and written all the time; but where rows are long, so
+# that they would have to come from a farther cache twice, z of each right after its sums. The bits are those of
 # gradients.pxi, which does the groups that are out of the ordinary.
+
+cdef enum:
+    OVERLAP = 6144  # bytes of a row up to which five, four that are read and one that is written, stay in the nearest cache
+
 
 cdef inline bint goes_overlapped_output(const Batch* b, element* unused) noexcept nogil:
     if b.op.kind != VJP_FROM_OUTPUT or by_tiles(b, sizeof(element)):
@@ -33,16 +38,13 @@ cdef inline void take_outputs(
 
 cdef inline void add_output(const floating* y, const floating* v, Py_ssize_t n, Sums[floating]* dot) noexcept nogil:
     """The sum of a row's products"""
-    cdef Py_ssize_t step = product_vecs * REGISTER // <Py_ssize_t> sizeof(floating), near = NEAR // sizeof(floating)
-    cdef Py_ssize_t i, start, stop
+    cdef Py_ssize_t i, start, stop, step = product_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
     cdef Sums[floating] a
     for start from 0 <= start < n by BLOCK:
         stop = min(n, start + BLOCK)
         begin_runs(a)
         i = start
         while i + step <= stop:
-            prefetch(y + i + near, product_vecs)
-            prefetch(v + i + near, product_vecs)
             add_runs(a, y + i, v + i, step)
             i += step
         if i < stop:
@@ -54,33 +56,32 @@ cdef inline void add_output(const floating* y, const floating* v, Py_ssize_t n, 
 
 
 cdef inline void turn_output_row(
-    const floating* y, const floating* v, floating* z, const pair[floating]* means, int r, Py_ssize_t n, Way way
+    const floating* y, const floating* v, floating* z, const pair[floating]* means, int r, Py_ssize_t n, Way way,
+    Seam[floating]* seam
 ) noexcept nogil:
     """z of one row"""
     cdef Py_ssize_t i = to_line(z, n, Way is Past), step = product_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
     cdef pair[floating] mean = of_row(means[0], r)
-    cdef Near plainly
     if i > 0:
-        turn_some(y, v, z, i, mean, plainly)
+        turn_first(y, v, z, i, mean, way, seam)
     while i + step <= n:
-        turn_some(y + i, v + i, z + i, step, mean, way)
+        turn_some(y + i, v + i, z + i, step, mean, way, seam)
         i += step
     if i < n:
-        turn_some(y + i, v + i, z + i, n - i, mean, way)
+        turn_some(y + i, v + i, z + i, n - i, mean, way, seam)
 
 
 cdef inline void overlap_outputs(
     const floating* y, const floating* v, floating* z, const pair[floating]* means, int r, const floating* next_y,
-    const floating* next_v, Py_ssize_t n, Way way, Sums[floating]* dot
+    const floating* next_v, Py_ssize_t n, Way way, Seam[floating]* seam, Sums[floating]* dot
 ) noexcept nogil:
     """turn_output_row of one row, and add_output of another"""
     cdef Py_ssize_t step = product_vecs * REGISTER // <Py_ssize_t> sizeof(floating), near = NEAR // sizeof(floating)
     cdef Py_ssize_t i, start, stop, skip = to_line(z, n, Way is Past)
     cdef pair[floating] mean = of_row(means[0], r)  # in registers: for the compiler a store to z might change it
     cdef Sums[floating] a
-    cdef Near plainly
     if skip > 0:
-        turn_some(y, v, z, skip, mean, plainly)
+        turn_first(y, v, z, skip, mean, way, seam)
     y, v, z = y + skip, v + skip, z + skip
     for start from 0 <= start < n by BLOCK:
         stop = min(n, start + BLOCK)
@@ -90,11 +91,11 @@ cdef inline void overlap_outputs(
             prefetch(next_y + i + near, product_vecs)
             prefetch(next_v + i + near, product_vecs)
             add_runs(a, next_y + i, next_v + i, step)
-            turn_some(y + i, v + i, z + i, step, mean, way)
+            turn_some(y + i, v + i, z + i, step, mean, way, seam)
             i += step
         while i < stop:
             add_runs(a, next_y + i, next_v + i, stop - i)
-            turn_some(y + i, v + i, z + i, n - skip - i, mean, way)
+            turn_some(y + i, v + i, z + i, n - skip - i, mean, way, seam)
             i += step
         if start == 0:
             dot[0] = a
@@ -114,8 +115,8 @@ cdef inline void settle_outputs(OutputStage[floating]* s) noexcept nogil:
     s.ordinary = all_moderate(size) and all_finite(s.mean.hi + s.mean.lo)  # the second where one was NaN
 
 
-cdef inline void overlap_groups(
-    OutputStage[floating]* last, OutputStage[floating]* next, Py_ssize_t n, Way way
+cdef void overlap_groups(
+    OutputStage[floating]* last, OutputStage[floating]* next, Py_ssize_t n, Way way, Seam[floating]* seam
 ) noexcept nogil:
     """z of the last group, and the sums of the next, of which either may be smaller, or none"""
     cdef int r
@@ -124,10 +125,11 @@ cdef inline void overlap_groups(
             add_output(next.y[r], next.v[r], n, &next.dots[r])
         elif r < next.count:
             overlap_outputs(
-                last.y[r], last.v[r], last.z[r], &last.mean, r, next.y[r], next.v[r], n, way, &next.dots[r]
+                last.y[r], last.v[r], last.z[r], &last.mean, r, next.y[r], next.v[r], n, way, seam,
+                &next.dots[r]
             )
         else:
-            turn_output_row(last.y[r], last.v[r], last.z[r], &last.mean, r, n, way)
+            turn_output_row(last.y[r], last.v[r], last.z[r], &last.mean, r, n, way, seam)
 
 
 cdef inline void run_few_outputs(const Batch* b, Py_ssize_t start, Py_ssize_t stop, floating* unused) noexcept nogil:
@@ -153,13 +155,17 @@ cdef inline void run_overlapped_output(
     cdef OutputStage[floating]* last = &stages[0]
     cdef OutputStage[floating]* next = &stages[1]
     cdef Py_ssize_t i = start, few = rows_in_group(b, REGISTER // sizeof(floating))
+    cdef OutputStage[floating] none
+    cdef bint in_turn = b.n * <Py_ssize_t> sizeof(floating) > OVERLAP and not b.stream
     cdef floating zero = 0
+    cdef Seam[floating] seam
     cdef Near near
     cdef Past past
     if are_few(b.n, zero) and not b.stream:
         run_few_outputs(b, start, stop, unused)
         return
-    last.count = 0
+    last.count = none.count = 0
+    seam.at = NULL
     while i < stop or last.count > 0:
         take_outputs(b, i, stop, few, next)
         i += next.count
@@ -167,9 +173,13 @@ cdef inline void run_overlapped_output(
             group_or_rows(last.y, last.v, last.z, last.count, b.n, &b.op, last.first, NULL)
             last.count = 0
         if b.stream:
-            overlap_groups(last, next, b.n, past)
+            overlap_groups(last, next, b.n, past, &seam)
         else:
-            overlap_groups(last, next, b.n, near)
+            overlap_groups(last, next, b.n, near, NULL)
         if next.count > 0:
             settle_outputs(next)
+            if in_turn and next.ordinary:
+                overlap_groups(next, &none, b.n, near, NULL)
+                next.count = 0
         last, next = next, last
+    end_seam(seam)

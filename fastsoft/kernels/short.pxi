@@ -64,14 +64,14 @@ cdef inline void tile_weighed(
     vec[floating] middle, Sums[floating]* total, Sums[floating]* dot
 ) noexcept nogil:
     """e = exp(x_j - max) in place of x; sums of e, and of e (v scale - middle), e before it is rounded"""
-    cdef Py_ssize_t j
+    cdef Py_ssize_t j = 0
     cdef Shared[floating] s = shared[0]
     cdef TileSums[floating] sums, dots
     cdef vec[floating] sum_hi, dot_hi
     begin_tile(sums, sum_hi, n)
     begin_tile(dots, dot_hi, n)
-    for j from 0 <= j < n by together:
-        weigh_some_classes(sums, dots, sum_hi, dot_hi, x, v, j, n, s, scale, middle)
+    while j < n:
+        j += weigh_some_classes(sums, dots, sum_hi, dot_hi, x, v, j, n, s, scale, middle)
     total[0] = end_tile(sums, sum_hi)
     dot[0] = end_tile(dots, dot_hi)
 

@@ -45,9 +45,8 @@ cdef inline void tile_all(
     begin_tile(a, sum, n)
     while j < n:
         if ahead != NULL:
-            fetch(ahead[0], j, together)
-        tile_exp_some(a, sum, x, j, n, s, how)
-        j += together
+            fetch(ahead[0], j, <int> min(term_together, n - j))
+        j += tile_exp_some(a, sum, x, j, n, s, how)
     total[0] = end_tile(a, sum)
 
 
@@ -56,20 +55,15 @@ cdef inline void tile_others(
     Sums[floating]* total
 ) noexcept nogil:
     """Sum of exp(x_j - max) of the Others; with `keep` all take the place of x"""
-    cdef Py_ssize_t j = 0, lanes = REGISTER // sizeof(floating), step = together * lanes
-    cdef floating low = -INFINITY
+    cdef Py_ssize_t j = 0
     cdef vec[floating] buffer[TURNED]
     cdef floating* terms = <floating*> buffer
     cdef Shared[floating] s = shared[0]
     cdef Others others
     while j < n:
         if ahead != NULL:
-            fetch(ahead[0], j, together)
-        if j + together <= n:
-            store(terms + j * lanes, value(shifted_term(load_bunch(x + j * lanes, step, low), s, how, others)), step)
-        else:
-            store(terms + j * lanes, value(shifted_term(load(x + j * lanes, lanes, low), s, how, others)), lanes)
-        j += together
+            fetch(ahead[0], j, <int> min(term_together, n - j))
+        j += tile_terms_some(<const floating*> x, terms, j, n, s, how, others)
     sum_of_others(<const floating*> terms, <const floating*> x, x if keep else <floating*> NULL, n, s, total[0])
 
 
@@ -79,26 +73,16 @@ cdef inline void tile_lanes(
 ) noexcept nogil:
     """Sum of exp(x_j - max), class j into lane j mod lanes, by blocks; with `keep` the terms take the place of x"""
     cdef Py_ssize_t i, j, start, stop, lanes = REGISTER // sizeof(floating)
-    cdef floating low = -INFINITY
     cdef Shared[floating] s = shared[0]
     cdef Sums[floating] block[16]
-    cdef BunchSums[floating] a
-    cdef bunch[floating] v
-    cdef BunchTerm[floating] w
     for start from 0 <= start < n by BLOCK:
         stop = min(n, start + BLOCK)
         for i in range(lanes):
             begin(block[i], n, which)
-        for j from start <= j < stop by together:
+        for j from start <= j < stop by term_together:
             if ahead != NULL:
-                fetch(ahead[0], j, together)
-            v = load_bunch(x + j * lanes, (n - j) * lanes, low)
-            w = shifted_term(v, s, how, which)
-            if keep:
-                store(x + j * lanes, value(w), (n - j) * lanes)
-            put_together(&block[j % lanes], a, which)
-            collect(a, w, v, s, which)
-            take_apart(a, &block[j % lanes], which)
+                fetch(ahead[0], j, term_together)
+            tile_lanes_some(block, x, keep, j, n, s, how, which)
         for i in range(lanes):
             finish(block[i], n, which, stop - start == BLOCK)
             if start == 0:

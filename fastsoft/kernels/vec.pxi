@@ -34,8 +34,6 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     cdef cppclass Sums[T]:
         vec[T] hi
         vec[T] lo
-    cdef cppclass BunchSums[T]:
-        pass
     cdef cppclass Log[T]:
         vec[T] hi
     cdef cppclass Plain:
@@ -106,6 +104,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     void store(double*, bunch[double], ptrdiff_t left)
     int together
     int exp_together
+    int term_together
     int exp_vecs[T, Which](T, Which)
     bint has_fma
     bint turns
@@ -175,16 +174,11 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     mask[T] beyond_reach[T](vec[T] max, T c)
     cppclass Term[T]:
         pass
-    cppclass BunchTerm[T]:
-        pass
-    bunch[T] value[T](const BunchTerm[T]&)
-    vec[T] value[T](const Term[T]&)
-    BunchTerm[T] shifted_term[T, How, Which](bunch[T] x, const Shared[T]&, How, Which)
-    Term[T] shifted_term[T, How, Which](vec[T] x, const Shared[T]&, How, Which)
+    bunch[T] value[T](const Term[T]&)
+    Term[T] shifted_term[T, How, Which](bunch[T] x, const Shared[T]&, How, Which)
     void set_shift[T, How](Shift[T]&, vec[T] max, vec[T] nan, const Factor&, How)
     void set_largest[T, How](Shift[T]&, How)
     void begin[T, Which](Sums[T]&, ptrdiff_t n, Which)
-    void collect[T, Which](BunchSums[T]&, BunchTerm[T], bunch[T] x, const Shared[T]&, Which)
     void collect_some[T, How, Which](
         Sums[T]&, const T* x, T* e, ptrdiff_t left, const Shared[T]&, How, Which, bint many
     )
@@ -192,14 +186,20 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         Sums[T]&, const T* x, T* e, ptrdiff_t left, const Shared[T]&, How, Which, bint many
     )
     void max_some[T](vec[T]&, const T* x, ptrdiff_t left, int vecs)
-    void scale_some[T](const T* e, T* y, ptrdiff_t left, int vecs, const pair[T]&, bint past)
+    cppclass Seam[T]:
+        T* at
+    void end_seam[T](Seam[T]&)
+    void scale_some[T](const T* e, T* y, ptrdiff_t left, int vecs, const pair[T]&, Seam[T]*)
+    void scale_first[T](const T* e, T* y, ptrdiff_t left, const pair[T]&, Seam[T]*)
     void log_some[T, How](
-        const T* x, T* y, ptrdiff_t left, int vecs, const Log[T]&, const Shared[T]&, How, bint past
+        const T* x, T* y, ptrdiff_t left, int vecs, const Log[T]&, const Shared[T]&, How, Seam[T]*
     )
+    void log_first[T, How](const T* x, T* y, ptrdiff_t left, const Log[T]&, const Shared[T]&, How, Seam[T]*)
     cppclass Stage[T]:
         int count
         bint waits
-        bint past
+        Seam[T]* seam
+        ptrdiff_t ahead
         const T** x  # arrays of 16, as in Pass
         T** e
         T** y
@@ -208,15 +208,19 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         Shared[T] shared
         Log[T] log
     void finish[T, Which](Sums[T]&, ptrdiff_t n, Which, bint full)
-    void take_apart[T, Which](const BunchSums[T]&, Sums[T]*, Which)
-    void put_together[T, Which](const Sums[T]*, BunchSums[T]&, Which)
     int few_classes
     void merge[T](Sums[T]&, const Sums[T]&)
     void merge[T, Which](Sums[T]&, const Sums[T]&, Which)
     cppclass TileSums[T]:
         pass
     void begin_tile[T](TileSums[T]&, vec[T]& hi, ptrdiff_t n)
-    void tile_exp_some[T, How](TileSums[T]&, vec[T]& sum, T* x, ptrdiff_t j, ptrdiff_t n, const Shared[T]&, How)
+    ptrdiff_t tile_exp_some[T, How](TileSums[T]&, vec[T]& sum, T* x, ptrdiff_t j, ptrdiff_t n, const Shared[T]&, How)
+    ptrdiff_t tile_terms_some[T, How, Which](
+        const T* x, T* e, ptrdiff_t j, ptrdiff_t n, const Shared[T]&, How, Which
+    )
+    void tile_lanes_some[T, How, Which](
+        Sums[T]*, T* x, bint keep, ptrdiff_t j, ptrdiff_t n, const Shared[T]&, How, Which
+    )
     Sums[T] end_tile[T](const TileSums[T]&, vec[T] hi)
     void sum_of_others[T](const T* terms, const T* x, T* e, ptrdiff_t n, const Shared[T]&, Sums[T]&)
     void fold[T](Sums[T]*, int count, All)
@@ -251,7 +255,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         pair[T] factor
         pair[T] others
     Rest[T] rest[T](const Sums[T]&, const Shift[T]&)
-    void weigh_some_classes[T](
+    ptrdiff_t weigh_some_classes[T](
         TileSums[T]& sums, TileSums[T]& dots, vec[T]& sum, vec[T]& dot, T* x, const T* v, ptrdiff_t j, ptrdiff_t n,
         const Shared[T]&, vec[T] scale, vec[T] middle
     )
@@ -310,7 +314,8 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     void weigh_some[T, How](
         Sums[T]&, pair[T]& run, const T* x, const T* v, T* y, ptrdiff_t left, const Shared[T]&, How, T scale, T middle
     )
-    void turn_some[T, Way](const T* y, const T* v, T* z, ptrdiff_t left, const pair[T]& mean, Way)
+    void turn_some[T, Way](const T* y, const T* v, T* z, ptrdiff_t left, const pair[T]& mean, Way, Seam[T]*)
+    void turn_first[T, Way](const T* y, const T* v, T* z, ptrdiff_t left, const pair[T]& mean, Way, Seam[T]*)
     void set_vjp[T](
         Vjp[T]&, const Sums[T]&, const Sums[T]& dot, const Shift[T]&, vec[T] up, vec[T] middle, const Factor&
     )

@@ -27,6 +27,15 @@ template <class T, int V = most_vecs<T>> APART void few_maxima(const T* const* x
     }
 }
 
+// Calls f(k, count) for V vecs in parts of U, and what is left in parts of 2 and 1, from the first on.
+template <int V, int U, int k = 0, class F> INLINE void in_parts(F f) {
+    if constexpr (k < V) {
+        constexpr int count = U <= V - k ? U : V - k > 1 && U > 2 ? 2 : 1;
+        f(std::integral_constant<int, k>(), std::integral_constant<int, count>());
+        in_parts<V, U, k + count>(f);
+    }
+}
+
 // sum_overlapped (overlap.pxi)
 template <class T, class How, class Which, int V = most_vecs<T>>
 APART void few_overlapped(const Stage<T>& before, const Stage<T>& now, Stage<T>& next, ptrdiff_t n, const Shared<T>& shared, How how, Which which, Sums<T>* total) {
@@ -44,18 +53,16 @@ APART void few_overlapped(const Stage<T>& before, const Stage<T>& now, Stage<T>&
         vec<T> top = fill(-std::numeric_limits<T>::infinity());
         Sums<T> a;
         begin(a, n, which);
-#pragma GCC unroll 8
-        for (int k = 0; k < V; k += U) {
-            const bool whole = k + U <= V;  // else one vec is left
-            const ptrdiff_t j = k * lanes, some = whole ? U : 1, left = k + some < V ? some * lanes : (some - 1) * lanes + last;
-            prefetch(following + j + near, some);
+        in_parts<V, U>([&](auto first, auto count) INLINE_LAMBDA {
+            constexpr int k = first, some = count;
+            const ptrdiff_t j = k * lanes, left = k + some < V ? some * lanes : (some - 1) * lanes + last;
+            prefetch((const char*)(following + j) + now.ahead, some);
             if (keeps) prefetch_to_write(e + j + near, some);
-            if (whole) collect_vecs<U>(a, x + j, keeps ? e + j : nullptr, left, s, how, which, false);
-            else collect_vecs<1>(a, x + j, keeps ? e + j : nullptr, left, s, how, which, false);
+            collect_vecs<some>(a, x + j, keeps ? e + j : nullptr, left, s, how, which, false);
             max_some(top, following + j, left, some);
-            if (ends && keeps) scale_some(from + j, y + j, left, some, factor, false);
-            if (ends && !keeps) log_some(from + j, y + j, left, some, log, its, how, false);
-        }
+            if (ends && keeps) scale_some(from + j, y + j, left, some, factor, (Seam<T>*)nullptr);
+            if (ends && !keeps) log_some(from + j, y + j, left, some, log, its, how, (Seam<T>*)nullptr);
+        });
         finish(a, n, which, false);
         total[r] = a;
         next.tops[r] = top;
@@ -66,7 +73,6 @@ APART void few_overlapped(const Stage<T>& before, const Stage<T>& now, Stage<T>&
 template <class T, class How, int V = most_vecs<T>>
 APART void few_weighed(const Pass<T>& p, How how, Sums<T>* sums, Sums<T>* dots) {
     const ptrdiff_t lanes = vec<T>::lanes, last = p.n - (V - 1) * lanes;
-    constexpr int U = together;
     if constexpr (V > least_vecs<T>)
         if (last <= 0) return few_weighed<T, How, V - 1>(p, how, sums, dots);
     for (int r = p.first; r < p.last; r++) {
@@ -78,13 +84,11 @@ APART void few_weighed(const Pass<T>& p, How how, Sums<T>* sums, Sums<T>* dots) 
         begin(a, p.n, Exact());
         begin_runs(d);
         begin_run(run);
-#pragma GCC unroll 8
-        for (int k = 0; k < V; k += U) {
-            const bool whole = k + U <= V;
-            const ptrdiff_t j = k * lanes, some = whole ? U : 1, left = k + some < V ? some * lanes : (some - 1) * lanes + last;
-            if (whole) weigh_vecs<U>(a, run, x + j, v + j, y + j, left, s, how, scale, middle);
-            else weigh_vecs<1>(a, run, x + j, v + j, y + j, left, s, how, scale, middle);
-        }
+        in_parts<V, term_together>([&](auto first, auto count) INLINE_LAMBDA {
+            constexpr int k = first, some = count;
+            const ptrdiff_t j = k * lanes, left = k + some < V ? some * lanes : (some - 1) * lanes + last;
+            weigh_vecs<some>(a, run, x + j, v + j, y + j, left, s, how, scale, middle);
+        });
         end_run(d, run);
         finish(a, p.n, Exact(), false);
         sums[r] = a;

@@ -292,13 +292,18 @@ template <class T, int U> INLINE vec<T, U> turned_output(vec<T, U> y, vec<T, U> 
     y = in_registers(y);
     return mul_sub(y, v, mul_add(y, spread<U>(mean.hi), y * spread<U>(mean.lo)));
 }
-// The next `left` z, at most product_vecs, likewise; past the caches if z begins with a line.
+// The next `left` z, at most product_vecs, likewise, as `put`; and the first.
 template <class T, class Way>
-INLINE void turn_some(const T* y, const T* v, T* z, ptrdiff_t left, const pair<T>& mean, Way) {
+INLINE void turn_some(const T* y, const T* v, T* z, ptrdiff_t left, const pair<T>& mean, Way, Seam<T>* seam) {
     const int lanes = vec<T>::lanes;
-    const bool past = std::is_same<Way, Past>::value;
+    if (std::is_same<Way, Near>::value) seam = nullptr;
     for (ptrdiff_t k = 0; k < product_vecs * lanes && k < left; k += lanes)
-        put(z + k, turned_output(load(y + k, left - k, T(0)), load(v + k, left - k, T(0)), mean), left - k, past);
+        put(z + k, turned_output(load(y + k, left - k, T(0)), load(v + k, left - k, T(0)), mean), left - k, seam);
+}
+template <class T, class Way>
+INLINE void turn_first(const T* y, const T* v, T* z, ptrdiff_t left, const pair<T>& mean, Way, Seam<T>* seam) {
+    if (std::is_same<Way, Near>::value) seam = nullptr;
+    put_first(z, turned_output(load(y, left, T(0)), load(v, left, T(0)), mean), left, seam);
 }
 // v - mean, back from its scale
 template <class T, int U> INLINE vec<T, U> centred(vec<T, U> v, T scale, T up, const pair<T>& mean) {
@@ -417,13 +422,13 @@ INLINE void weigh_vecs(Sums<T>& a, pair<T>& run, const T* x, const T* v, T* y, p
 template <class T, class How>
 INLINE void weigh_some(Sums<T>& a, pair<T>& run, const T* x, const T* v, T* y, ptrdiff_t left, const Shared<T>& s, How how, T scale, T middle) {
     if (together > 1 && left <= vec<T>::lanes) weigh_vecs<1>(a, run, x, v, y, left, s, how, scale, middle);
-    else weigh_vecs<together>(a, run, x, v, y, left, s, how, scale, middle);
+    else weigh_vecs<term_together>(a, run, x, v, y, left, s, how, scale, middle);
 }
 
 // ---- tiles (short.pxi) ----
 
-// exp(x_j - max) in place of x, its sum, and that weighed by v scale - middle, of U classes from class j on; or of as many
-// as a bunch has, and are left.
+// exp(x_j - max) in place of x, its sum, and that weighed by v scale - middle, of U classes from class j on; or of some,
+// and of how many.
 template <int U, class T>
 INLINE void weigh_classes(TileSums<T>& sums, TileSums<T>& dots, vec<T>& sum, vec<T>& dot, T* x, const T* v, ptrdiff_t j, ptrdiff_t n, const Shared<T>& s, vec<T> scale, vec<T> middle) {
     const ptrdiff_t at = j * vec<T>::lanes, all = U * vec<T>::lanes;
@@ -434,9 +439,8 @@ INLINE void weigh_classes(TileSums<T>& sums, TileSums<T>& dots, vec<T>& sum, vec
     add_classes<U>(dots, dot, j, n, start_of_weighed<T>(), [&](vec<T, U> hi) INLINE_LAMBDA { return with_weighed(hi, e, w); });
 }
 template <class T>
-INLINE void weigh_some_classes(TileSums<T>& sums, TileSums<T>& dots, vec<T>& sum, vec<T>& dot, T* x, const T* v, ptrdiff_t j, ptrdiff_t n, const Shared<T>& s, vec<T> scale, vec<T> middle) {
-    if (j + together <= n) weigh_classes<together>(sums, dots, sum, dot, x, v, j, n, s, scale, middle);
-    else weigh_classes<1>(sums, dots, sum, dot, x, v, j, n, s, scale, middle);
+INLINE ptrdiff_t weigh_some_classes(TileSums<T>& sums, TileSums<T>& dots, vec<T>& sum, vec<T>& dot, T* x, const T* v, ptrdiff_t j, ptrdiff_t n, const Shared<T>& s, vec<T> scale, vec<T> middle) {
+    return some_classes(j, n, [&](auto count) INLINE_LAMBDA { weigh_classes<count>(sums, dots, sum, dot, x, v, j, n, s, scale, middle); });
 }
 // The sum of y v, in runs as in a row by itself, and the largest number in it that may ask for a scale.
 template <class T> APART void sum_of_products(const T* y, const T* v, ptrdiff_t n, Sums<T>& a, vec<T>& size) {

@@ -174,7 +174,6 @@ template <class T, class Which, int U> INLINE vec<T, U> beyond(const Term<T, U>&
 template <class T, int U> INLINE Term<T> part(const Term<T, U>& a, int k) {
     return {part(a.scale, k), part(a.p, k), part(a.rest, k)};
 }
-template <class T> using BunchTerm = Term<T, together>;
 // e^z 2^(headroom - K) of z = hi + lo with |hi| within reach and lo far smaller, s.low <= hi <= s.top, round = s.round:
 // 0 at s.low; NaN stays NaN. p + rest is off by at most 2^-2 ulp of 1; in double, of All and of Others, 2^-1. There the
 // roundings of r and p weigh least beside a large 1 + p, so that r is from -0.25 to log 2 - 0.25, but for Others: r_hi, not
@@ -274,7 +273,6 @@ template <class T, class How> INLINE void set_largest(Shift<T>& s, How how) {
 
 // Each lane adds its own terms; what an addition rounds away is known exactly, and collects in `lo`.
 template <class T, int U = 1> struct Sums { vec<T, U> hi, lo, ties; };
-template <class T> using BunchSums = Sums<T, together>;
 
 // The sum of All is not small beside its largest term. So `hi` starts above any term (4 * 2^headroom): Dekker's condition
 // holds for good, and an exponential can be added as it is before it is rounded. In a row of few classes it starts above
@@ -325,9 +323,10 @@ INLINE void collect_in_turn(Sums<T>& a, Term<T, U> e, vec<T, U> x, const Shared<
         else collect(a, part(e, k), part(x, k), s, which);
     }
 }
-// How many vecs of a row go through exp side by side. Where exp is short it pays to have fewer in flight.
+// How many vecs of a row go through exp side by side; exp waits for itself, and only those fill the pipelines. Where their
+// sums ask for many registers as well, and where exp is short, term_together: fewer, if registers are few.
 template <class T, class Which> constexpr int exp_vecs(T, Which) {
-    return sizeof(T) == 4 && std::is_same<Which, All>::value ? together : exp_together;
+    return sizeof(T) == 4 && std::is_same<Which, All>::value ? term_together : exp_together;
 }
 // The terms of the `left` logits at x, at most so many vecs, added in turn; to e, unless that is null.
 template <int U, class T, class How, class Which>
@@ -341,10 +340,12 @@ template <class T, class How, class Which>
 INLINE void collect_some(Sums<T>& a, const T* x, T* e, ptrdiff_t left, const Shared<T>& s, How how, Which which, bool many) {
     collect_vecs<exp_vecs(T(), Which())>(a, x, e, left, s, how, which, many);
 }
-// The same at the end of a row, where one vec may do.
+// The same at the end of a row, where one vec, or two, may do.
 template <class T, class How, class Which>
 INLINE void collect_last(Sums<T>& a, const T* x, T* e, ptrdiff_t left, const Shared<T>& s, How how, Which which, bool many) {
-    if (exp_vecs(T(), Which()) > 1 && left <= vec<T>::lanes) collect_vecs<1>(a, x, e, left, s, how, which, many);
+    constexpr int U = exp_vecs(T(), Which()), lanes = vec<T>::lanes;
+    if (U > 1 && left <= lanes) collect_vecs<1>(a, x, e, left, s, how, which, many);
+    else if (U > 2 && left <= 2 * lanes) collect_vecs<2>(a, x, e, left, s, how, which, many);
     else collect_some(a, x, e, left, s, how, which, many);
 }
 // The maximum of the next `left` elements at x, at most so many vecs, lane by lane.
@@ -486,13 +487,16 @@ template <class T, int U> INLINE vec<T, U> scaled(vec<T, U> e, const pair<T>& r)
     return (eh * spread<U>(rh) + (el * spread<U>(rh) + e * spread<U>(rl))) * fill<U>(1 / up);  // subnormal only here
 }
 
-// The next `left` elements at e, at most so many vecs, times r, to y; past the caches if y begins with a line.
-template <class T> INLINE void scale_some(const T* e, T* y, ptrdiff_t left, int vecs, const pair<T>& r, bool past) {
+// The next `left` elements at e, at most so many vecs, times r, to y, as `put`; and the first.
+template <class T> INLINE void scale_some(const T* e, T* y, ptrdiff_t left, int vecs, const pair<T>& r, Seam<T>* seam) {
     const int lanes = vec<T>::lanes;
     for (int k = 0; k < vecs; k++) {
         const ptrdiff_t here = left - k * lanes;
-        put(y + k * lanes, scaled(load(e + k * lanes, here, T(0)), r), here, past);
+        put(y + k * lanes, scaled(load(e + k * lanes, here, T(0)), r), here, seam);
     }
+}
+template <class T> INLINE void scale_first(const T* e, T* y, ptrdiff_t left, const pair<T>& r, Seam<T>* seam) {
+    put_first(y, scaled(load(e, left, T(0)), r), left, seam);
 }
 
 // log(1 + f) + f_rest + k log 2 as a pair, 1 + f from sqrt(1/2) to sqrt(2), f_rest far smaller.
@@ -532,7 +536,8 @@ template <class T> struct Log { vec<T> hi, lo, dominant; };
 template <class T> struct Stage {
     int count;
     bool waits;  // for its last step, with `factor`, or of log_softmax `shared` and `log`
-    bool past;   // which goes past the caches
+    Seam<T>* seam;    // null unless that goes past the caches
+    ptrdiff_t ahead;  // bytes by which the logits of the next group are fetched
     const T* x[16];
     T* e[16];
     T* y[16];
@@ -560,15 +565,19 @@ template <class T, class How, int U> INLINE vec<T, U> log_value(vec<T, U> x, con
     const vec<T, U> lo = z.lo - spread<U>(l.lo);  // not finite where z.hi is not
     return choose(equal(x, spread<U>(s.max)), spread<U>(l.dominant), (z.hi - spread<U>(l.hi)) + keep(equal(lo - lo, fill<U>(T(0))), lo));
 }
-// The next `left` log_value at most so many vecs, as scale_some.
+// The next `left` log_value, at most so many vecs, and the first, likewise.
 template <class T, class How>
-INLINE void log_some(const T* x, T* y, ptrdiff_t left, int vecs, const Log<T>& l, const Shared<T>& s, How how, bool past) {
+INLINE void log_some(const T* x, T* y, ptrdiff_t left, int vecs, const Log<T>& l, const Shared<T>& s, How how, Seam<T>* seam) {
     const int lanes = vec<T>::lanes;
     for (int k = 0; k < vecs; k++) {
         const ptrdiff_t here = left - k * lanes;
         const vec<T> v = load(x + k * lanes, here, -std::numeric_limits<T>::infinity());
-        put(y + k * lanes, log_value(v, l, s, how), here, past);
+        put(y + k * lanes, log_value(v, l, s, how), here, seam);
     }
+}
+template <class T, class How>
+INLINE void log_first(const T* x, T* y, ptrdiff_t left, const Log<T>& l, const Shared<T>& s, How how, Seam<T>* seam) {
+    put_first(y, log_value(load(x, left, -std::numeric_limits<T>::infinity()), l, s, how), left, seam);
 }
 // max + log of sum; an infinite maximum stays what it is, unless a NaN is about.
 template <class T> INLINE vec<T> log_sum_exp(const Sums<T>& a, const Shift<T>& s, vec<T> max) {

@@ -243,7 +243,20 @@ template <class T, int i = 0, int step = 1> INLINE vec<T> all_lost(const TileSum
 }
 template <class T> INLINE Sums<T> end_tile(const TileSums<T>& a, vec<T> hi) { return {hi, all_lost(a), fill(T(0))}; }
 
-// e = exp(x_j - max) in place of x, of U classes from class j on; or of as many as a bunch has, and are left.
+// Calls f(count) for as many of the classes from j on as go through exp together; how many that were.
+template <class F> INLINE ptrdiff_t some_classes(ptrdiff_t j, ptrdiff_t n, F f) {
+    if (j + term_together <= n) {
+        f(std::integral_constant<int, term_together>());
+        return term_together;
+    }
+    if (term_together > 2 && j + 2 <= n) {
+        f(std::integral_constant<int, 2>());
+        return 2;
+    }
+    f(std::integral_constant<int, 1>());
+    return 1;
+}
+// e = exp(x_j - max) in place of x, of U classes from class j on; or of some, and of how many.
 template <int U, class T, class How>
 INLINE void tile_exps(TileSums<T>& a, vec<T>& sum, T* x, ptrdiff_t j, ptrdiff_t n, const Shared<T>& s, How how) {
     const ptrdiff_t all = U * vec<T>::lanes;
@@ -253,9 +266,31 @@ INLINE void tile_exps(TileSums<T>& a, vec<T>& sum, T* x, ptrdiff_t j, ptrdiff_t 
     add_classes<U>(a, sum, j, n, start_of_sum<T>(n), [&](vec<T, U> hi) INLINE_LAMBDA { return with_term(hi, e, All()); });
 }
 template <class T, class How>
-INLINE void tile_exp_some(TileSums<T>& a, vec<T>& sum, T* x, ptrdiff_t j, ptrdiff_t n, const Shared<T>& s, How how) {
-    if (j + together <= n) tile_exps<together>(a, sum, x, j, n, s, how);
-    else tile_exps<1>(a, sum, x, j, n, s, how);
+INLINE ptrdiff_t tile_exp_some(TileSums<T>& a, vec<T>& sum, T* x, ptrdiff_t j, ptrdiff_t n, const Shared<T>& s, How how) {
+    return some_classes(j, n, [&](auto count) INLINE_LAMBDA { tile_exps<count>(a, sum, x, j, n, s, how); });
+}
+// exp(x_j - max) to e, of some classes from class j on; of how many.
+template <class T, class How, class Which>
+INLINE ptrdiff_t tile_terms_some(const T* x, T* e, ptrdiff_t j, ptrdiff_t n, const Shared<T>& s, How how, Which which) {
+    const int lanes = vec<T>::lanes;
+    return some_classes(j, n, [&](auto count) INLINE_LAMBDA {
+        const vec<T, count> v = load_some<count>(x + j * lanes, count * lanes, T(0));
+        store(e + j * lanes, value(shifted_term(v, s, how, which)), count * lanes);
+    });
+}
+// exp(x_j - max), in place of x if wanted, of term_together classes from class j on, if they are there, each added to the
+// sums of its lane.
+template <class T, class How, class Which>
+INLINE void tile_lanes_some(Sums<T>* lane, T* x, bool keep, ptrdiff_t j, ptrdiff_t n, const Shared<T>& s, How how, Which which) {
+    const ptrdiff_t lanes = vec<T>::lanes, left = (n - j) * lanes;
+    Sums<T>* own = lane + j % lanes;
+    Sums<T, term_together> a;
+    const vec<T, term_together> v = load_some<term_together>(x + j * lanes, left, -std::numeric_limits<T>::infinity());
+    const Term<T, term_together> e = shifted_term(v, s, how, which);
+    if (keep) store(x + j * lanes, value(e), left);
+    put_together(own, a, which);
+    collect(a, e, v, s, which);
+    take_apart(a, own, which);
 }
 
 // Sums of n classes as a tree: what one lane of a row by itself would add up, and then as `fold` does. `lane(j, a)` gives

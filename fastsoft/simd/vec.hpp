@@ -37,7 +37,7 @@ template <class T, int U = 1> struct vec {
 template <class T, int U = 1> struct mask {
     typename isa<T>::mask r[vec<T, U>::regs];
 };
-template <class T> using bunch = vec<T, together>;  // as many as suit the instruction set; exp_together: exp in rows
+template <class T> using bunch = vec<T, together>;  // as many as suit the instruction set; for exp_together and term_together see exp_vecs
 // One line for each register; the count is known when compiling.
 #define EACH for (int i = 0; i < vec<T, U>::regs; i++)
 #define TV template <class T, int U> INLINE vec<T, U>
@@ -173,12 +173,40 @@ template <class T> INLINE void stream(T* p, vec<T> v) {
     const int U = 1;
     EACH stream(p + i * vec<T>::width, v.r[i]);
 }
-// Store by way of the caches, or past them, if p begins with a line, but for what is not a whole vec.
-template <class T> INLINE void put(T* p, vec<T> v, ptrdiff_t left, bool past) {
-    if (past && left >= vec<T>::lanes) stream(p, v);
-    else store(p, v, left);
+// Where rows that follow each other go past the caches, a line of memory in which one ends and the next begins waits here to
+// be written whole: in two parts it would hold up all that is written after the first.
+template <class T> struct Seam {
+    alignas(64) T line[2 * vec<T>::lanes];
+    T* at;            // null if none waits
+    ptrdiff_t count;  // numbers that are there
+};
+template <class T> INLINE void end_seam(Seam<T>& seam) {
+    if (seam.at) store(seam.at, load_some<1>(seam.line, seam.count, T(0)), seam.count);
+    seam.at = nullptr;
 }
-struct Near {};  // the same as types
+// The next `left` numbers of a row: by way of the caches or, with a seam, past them; then p begins with a line.
+template <class T> INLINE void put(T* p, vec<T> v, ptrdiff_t left, Seam<T>* seam) {
+    if (!seam) return store(p, v, left);
+    if (left >= vec<T>::lanes) return stream(p, v);
+    if (left <= 0) return;
+    end_seam(*seam);  // of a row before one that was written otherwise
+    store(seam->line, v, (ptrdiff_t)vec<T>::lanes);
+    seam->at = p;
+    seam->count = left;
+}
+// The first `left` numbers of a row, up to a line.
+template <class T> INLINE void put_first(T* p, vec<T> v, ptrdiff_t left, Seam<T>* seam) {
+    const ptrdiff_t lanes = vec<T>::lanes;
+    if (!seam || !seam->at) return store(p, v, left);
+    if (p != seam->at + seam->count || seam->count + left != lanes) {
+        end_seam(*seam);
+        return store(p, v, left);
+    }
+    store(seam->line + seam->count, v, lanes);
+    stream(seam->at, load_some<1>(seam->line, lanes, T(0)));
+    seam->at = nullptr;
+}
+struct Near {};  // by way of the caches, and past them, as types
 struct Past {};
 template <class T> INLINE vec<T> load(const T* p, ptrdiff_t left, T rest) { return load_some<1>(p, left, rest); }
 template <class T> INLINE bunch<T> load_bunch(const T* p, ptrdiff_t left, T rest) {
