@@ -45,7 +45,7 @@ cdef inline void tile_all(
     begin_tile(a, sum, n)
     while j < n:
         if ahead != NULL:
-            fetch(ahead[0], j, <int> min(term_together, n - j))
+            fetch(ahead[0], j, term_together)
         j += tile_exp_some(a, sum, x, j, n, s, how)
     total[0] = end_tile(a, sum)
 
@@ -62,7 +62,7 @@ cdef inline void tile_others(
     cdef Others others
     while j < n:
         if ahead != NULL:
-            fetch(ahead[0], j, <int> min(term_together, n - j))
+            fetch(ahead[0], j, term_together)
         j += tile_terms_some(<const floating*> x, terms, j, n, s, how, others)
     sum_of_others(<const floating*> terms, <const floating*> x, x if keep else <floating*> NULL, n, s, total[0])
 

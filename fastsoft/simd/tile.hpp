@@ -200,13 +200,15 @@ struct Ahead {
     bool far;  // not into the nearest cache
 };
 INLINE void fetch(const Ahead& a, ptrdiff_t j, int count) {
-    for (ptrdiff_t k = j; k < j + count; k++) {
+    const char* x = a.x + j * a.x_step;
+    char* out = a.out + j * a.out_step;
+    for (int k = 0; k < count; k++, x += a.x_step, out += a.out_step) {
         if (a.far) {
-            prefetch_far(a.x + k * a.x_step, 1);
-            prefetch_far(a.out + k * a.out_step, 1);
+            prefetch_far(x, 1);
+            prefetch_far(out, 1);
         } else {
-            prefetch(a.x + k * a.x_step);
-            prefetch_to_write(a.out + k * a.out_step, 1);
+            prefetch(x);
+            prefetch_to_write(out, 1);
         }
     }
 }
