@@ -115,7 +115,7 @@ cdef inline void settle_outputs(OutputStage[floating]* s) noexcept nogil:
     s.ordinary = all_moderate(size) and all_finite(s.mean.hi + s.mean.lo)  # the second where one was NaN
 
 
-cdef void overlap_groups(
+cdef inline void overlap_groups(
     OutputStage[floating]* last, OutputStage[floating]* next, Py_ssize_t n, Way way, Seam[floating]* seam
 ) noexcept nogil:
     """z of the last group, and the sums of the next, of which either may be smaller, or none"""
@@ -155,7 +155,6 @@ cdef inline void run_overlapped_output(
     cdef OutputStage[floating]* last = &stages[0]
     cdef OutputStage[floating]* next = &stages[1]
     cdef Py_ssize_t i = start, few = rows_in_group(b, REGISTER // sizeof(floating))
-    cdef OutputStage[floating] none
     cdef bint in_turn = b.n * <Py_ssize_t> sizeof(floating) > OVERLAP and not b.stream
     cdef floating zero = 0
     cdef Seam[floating] seam
@@ -164,10 +163,10 @@ cdef inline void run_overlapped_output(
     if are_few(b.n, zero) and not b.stream:
         run_few_outputs(b, start, stop, unused)
         return
-    last.count = none.count = 0
+    last.count = 0
     seam.at = NULL
     while i < stop or last.count > 0:
-        take_outputs(b, i, stop, few, next)
+        take_outputs(b, i, i if in_turn and last.count > 0 else stop, few, next)
         i += next.count
         if last.count > 0 and not last.ordinary:
             group_or_rows(last.y, last.v, last.z, last.count, b.n, &b.op, last.first, NULL)
@@ -178,8 +177,5 @@ cdef inline void run_overlapped_output(
             overlap_groups(last, next, b.n, near, NULL)
         if next.count > 0:
             settle_outputs(next)
-            if in_turn and next.ordinary:
-                overlap_groups(next, &none, b.n, near, NULL)
-                next.count = 0
         last, next = next, last
     end_seam(seam)
