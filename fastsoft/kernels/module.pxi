@@ -5,7 +5,7 @@ cimport numpy as cnp
 cnp.import_array()
 
 cdef enum:
-    APART = 1024  # bytes of a row of which lines that it shares are few
+    APART = 512  # bytes of a row of which lines that it shares are few; of a derivative, which computes less, twice as many
     HELD = 1024  # numbers up to which the GIL is held: to give it back and take it again would take longer
 
 cdef atomic[int] active  # calls that are running now, in all Python threads
@@ -109,9 +109,10 @@ cdef void set_factor(Operation* op, int how, tuple factor):
 cdef bint streams(const Batch* b, cnp.ndarray out) noexcept:
     """Whether out is written past the caches: not where rows are short and share lines, which hold up the others"""
     cdef Py_ssize_t size = b.n * cnp.PyArray_ITEMSIZE(out) if out is not None else 0
+    cdef Py_ssize_t apart = APART if b.op.kind < VJP else 2 * APART
     if out is None or cnp.PyArray_NBYTES(out) < STREAM or b.n * REGISTER >= STREAM:
         return False
-    return b.out_step != cnp.PyArray_ITEMSIZE(out) or size >= APART or (size | <uintptr_t> b.out) % REGISTER == 0
+    return b.out_step != cnp.PyArray_ITEMSIZE(out) or size >= apart or (size | <uintptr_t> b.out) % REGISTER == 0
 
 
 def apply(

@@ -72,8 +72,8 @@ cdef inline void tile_weighed(
     begin_tile(dots, dot_hi, n)
     while j < n:
         j += weigh_some_classes(sums, dots, sum_hi, dot_hi, x, v, j, n, s, scale, middle)
-    total[0] = end_tile(sums, sum_hi)
-    dot[0] = end_tile(dots, dot_hi)
+    total[0] = end_tile(sums, sum_hi, n)
+    dot[0] = end_tile(dots, dot_hi, n)
 
 
 cdef inline bint vjp_tiles(

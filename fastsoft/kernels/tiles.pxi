@@ -47,7 +47,7 @@ cdef inline void tile_all(
         if ahead != NULL:
             fetch(ahead[0], j, term_together)
         j += tile_exp_some(a, sum, x, j, n, s, how)
-    total[0] = end_tile(a, sum)
+    total[0] = end_tile(a, sum, n)
 
 
 cdef inline void tile_others(

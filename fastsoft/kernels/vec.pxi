@@ -221,7 +221,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     void tile_lanes_some[T, How, Which](
         Sums[T]*, T* x, bint keep, ptrdiff_t j, ptrdiff_t n, const Shared[T]&, How, Which
     )
-    Sums[T] end_tile[T](const TileSums[T]&, vec[T] hi)
+    Sums[T] end_tile[T](const TileSums[T]&, vec[T] hi, ptrdiff_t n)
     void sum_of_others[T](const T* terms, const T* x, T* e, ptrdiff_t n, const Shared[T]&, Sums[T]&)
     void fold[T](Sums[T]*, int count, All)
     void fold[T](Sums[T]*, int count, Others)

@@ -220,9 +220,10 @@ INLINE void fetch(const Ahead& a, ptrdiff_t j, int count) {
 template <class T> struct TileSums {
     vec<T> so_far[vec<T>::lanes], lost[vec<T>::lanes];  // of each lane; it begins above all that may come, as `begin` does
 };
+const int least_lanes = 4;  // of which all are looked at
 template <class T> INLINE void begin_tile(TileSums<T>& a, vec<T>& hi, ptrdiff_t n) {
     hi = fill(T(0));
-    for (ptrdiff_t i = n; i < vec<T>::lanes; i++) a.lost[i] = fill(T(0));
+    for (ptrdiff_t i = n; i < (n <= least_lanes ? least_lanes : vec<T>::lanes); i++) a.lost[i] = fill(T(0));
 }
 // Add U classes from class j on, all within the lanes; `add` gives a sum so far and one more, and what that lacks.
 template <int U, class T, class Add> INLINE void add_classes(TileSums<T>& a, vec<T>& hi, ptrdiff_t j, ptrdiff_t n, T start, Add add) {
@@ -239,11 +240,13 @@ template <int U, class T, class Add> INLINE void add_classes(TileSums<T>& a, vec
     store(lost, lost_before + after.lo, U * lanes);
     if (j + lanes < n) store(so_far, after.hi, U * lanes);
 }
-template <class T, int i = 0, int step = 1> INLINE vec<T> all_lost(const TileSums<T>& a) {
-    if constexpr (step < vec<T>::lanes) return all_lost<T, i, 2 * step>(a) + all_lost<T, i + step, 2 * step>(a);
+template <int lanes, int i = 0, int step = 1, class T> INLINE vec<T> all_lost(const TileSums<T>& a) {
+    if constexpr (step < lanes) return all_lost<lanes, i, 2 * step>(a) + all_lost<lanes, i + step, 2 * step>(a);
     else return a.lost[i];
 }
-template <class T> INLINE Sums<T> end_tile(const TileSums<T>& a, vec<T> hi) { return {hi, all_lost(a), fill(T(0))}; }
+template <class T> INLINE Sums<T> end_tile(const TileSums<T>& a, vec<T> hi, ptrdiff_t n) {
+    return {hi, n <= least_lanes ? all_lost<least_lanes>(a) : all_lost<vec<T>::lanes>(a), fill(T(0))};
+}
 
 // Calls f(count) for as many of the classes from j on as go through exp together; how many that were.
 template <class F> INLINE ptrdiff_t some_classes(ptrdiff_t j, ptrdiff_t n, F f) {
