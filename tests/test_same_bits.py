@@ -38,7 +38,7 @@ from helpers import (
     within_reach,
 )
 
-from fastsoft import _dispatch, softmax, softmax_vjp_from_output
+from fastsoft import _dispatch, log_softmax, softmax, softmax_vjp_from_output
 from fastsoft.reference import Operation
 
 WITH_FMA = [isa for isa in _dispatch.available() if isa != "portable"]
@@ -209,6 +209,28 @@ def test_rows_of_few_registers(isa: str, dtype: str) -> None:
         v = assorted((37, n), np.dtype(dtype))
         apart = np.repeat(y, 2, -1)[:, ::2], np.repeat(v, 2, -1)[:, ::2]
         assert_same_bits(softmax_vjp_from_output(y, v), softmax_vjp_from_output(*apart))
+
+
+@pytest.mark.parametrize("n", [130, 203, 300])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_that_share_lines(isa: str, dtype: str, n: int) -> None:
+    """Past the caches a line in which one row ends and the next begins is written whole, whatever the row before was:
+    results that begin anywhere in a line, of ordinary rows and others, give what parts of them give."""
+    number = dtype_of(dtype)
+    few = assorted((64, n), number)
+    rows = (17 << 20) // (n * number.itemsize)
+    x = np.resize(few, (rows, n))
+    y, v = softmax(few), assorted((64, n), number)
+    kept, weights = np.resize(y, (rows, n)), np.resize(v, (rows, n))
+    cases = [
+        (softmax, (x,), softmax(few)),
+        (log_softmax, (x,), log_softmax(few)),
+        (softmax_vjp_from_output, (kept, weights), softmax_vjp_from_output(y, v)),
+    ]
+    for shift in (0, number.itemsize, 48):
+        for f, arguments, part in cases:
+            out = f(*arguments, out=moved(x, shift))
+            assert_same_bits(out, np.resize(part, (rows, n)))
 
 
 def moved(a: Array, shift: int) -> Array:
