@@ -5,7 +5,7 @@ cimport numpy as cnp
 cnp.import_array()
 
 cdef enum:
-    APART = 512  # bytes of a row of which lines that it shares are few; of a derivative, which computes less, twice as many
+    APART = 512  # bytes of a row of which lines that it shares are few; twice as many where less is computed
     HELD = 1024  # numbers up to which the GIL is held: to give it back and take it again would take longer
 
 cdef atomic[int] active  # calls that are running now, in all Python threads
