@@ -4,7 +4,7 @@
 # gradients.pxi, which does the groups that are out of the ordinary.
 
 cdef enum:
-    OVERLAP = 6144  # bytes of a row of which five, four that are read and one that is written, stay in the nearest cache
+    OVERLAP = 6144  # bytes of a row of which five, four that are read and one written, stay in the nearest cache
 
 
 cdef inline bint goes_overlapped_output(const Batch* b, element* unused) noexcept nogil:
