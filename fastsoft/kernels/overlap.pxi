@@ -36,20 +36,6 @@ cdef inline void end_some(
         log_some(x, y, left, vecs, log[0], shared[0], how, seam)
 
 
-cdef inline Py_ssize_t end_first(
-    const floating* x, floating* y, Py_ssize_t n, const pair[floating]* factor, const Log[floating]* log,
-    const Shared[floating]* shared, How how, Which which, Seam[floating]* seam
-) noexcept nogil:
-    """The last step of a row's classes up to a line, if others should begin with one; how many these are"""
-    cdef Py_ssize_t left = to_line(y, n, seam != NULL)
-    if left > 0:
-        if Which is All:
-            scale_first(x, y, left, factor[0], seam)
-        else:
-            log_first(x, y, left, log[0], shared[0], how, seam)
-    return left
-
-
 cdef inline void end_row(
     Stage[floating]* s, int r, Py_ssize_t n, Py_ssize_t done, How how, Which which
 ) noexcept nogil:
@@ -65,7 +51,8 @@ cdef inline void end_row(
     if Which is All:
         x = s.e[r]
     if done == 0:
-        done = end_first(x, y, n, &factor, &log, &shared, how, which, s.seam)
+        done = to_line(y, n, s.seam != NULL)
+        end_some(x, y, done, 1, &factor, &log, &shared, how, which, s.seam)
     for i from done <= i < n by step:
         end_some(x + i, y + i, n - i, vecs, &factor, &log, &shared, how, which, s.seam)
     if Which is All:
@@ -129,7 +116,8 @@ cdef inline void sum_overlapped(
         top = fill(low)
         skip = 0
         if ends:
-            skip = end_first(before, y, n, &factor, &log, &its, how, which, last.seam)
+            skip = to_line(y, n, last.seam != NULL)
+            end_some(before, y, skip, 1, &factor, &log, &its, how, which, last.seam)
         room = n - skip
         for start from 0 <= start < n by BLOCK:
             stop = min(n, start + BLOCK)

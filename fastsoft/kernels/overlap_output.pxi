@@ -63,7 +63,7 @@ cdef inline void turn_output_row(
     cdef Py_ssize_t i = to_line(z, n, Way is Past), step = product_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
     cdef pair[floating] mean = of_row(means[0], r)
     if i > 0:
-        turn_first(y, v, z, i, mean, way, seam)
+        turn_some(y, v, z, i, mean, way, seam)
     while i + step <= n:
         turn_some(y + i, v + i, z + i, step, mean, way, seam)
         i += step
@@ -81,7 +81,7 @@ cdef inline void overlap_outputs(
     cdef pair[floating] mean = of_row(means[0], r)  # in registers: for the compiler a store to z might change it
     cdef Sums[floating] a
     if skip > 0:
-        turn_first(y, v, z, skip, mean, way, seam)
+        turn_some(y, v, z, skip, mean, way, seam)
     y, v, z = y + skip, v + skip, z + skip
     for start from 0 <= start < n by BLOCK:
         stop = min(n, start + BLOCK)

@@ -190,11 +190,9 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         T* at
     void end_seam[T](Seam[T]&)
     void scale_some[T](const T* e, T* y, ptrdiff_t left, int vecs, const pair[T]&, Seam[T]*)
-    void scale_first[T](const T* e, T* y, ptrdiff_t left, const pair[T]&, Seam[T]*)
     void log_some[T, How](
         const T* x, T* y, ptrdiff_t left, int vecs, const Log[T]&, const Shared[T]&, How, Seam[T]*
     )
-    void log_first[T, How](const T* x, T* y, ptrdiff_t left, const Log[T]&, const Shared[T]&, How, Seam[T]*)
     cppclass Stage[T]:
         int count
         bint waits
@@ -315,7 +313,6 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         Sums[T]&, pair[T]& run, const T* x, const T* v, T* y, ptrdiff_t left, const Shared[T]&, How, T scale, T middle
     )
     void turn_some[T, Way](const T* y, const T* v, T* z, ptrdiff_t left, const pair[T]& mean, Way, Seam[T]*)
-    void turn_first[T, Way](const T* y, const T* v, T* z, ptrdiff_t left, const pair[T]& mean, Way, Seam[T]*)
     void set_vjp[T](
         Vjp[T]&, const Sums[T]&, const Sums[T]& dot, const Shift[T]&, vec[T] up, vec[T] middle, const Factor&
     )

@@ -292,18 +292,13 @@ template <class T, int U> INLINE vec<T, U> turned_output(vec<T, U> y, vec<T, U> 
     y = in_registers(y);
     return mul_sub(y, v, mul_add(y, spread<U>(mean.hi), y * spread<U>(mean.lo)));
 }
-// The next `left` z, at most product_vecs, likewise, as `put`; and the first.
+// The next `left` z, at most product_vecs, likewise, as `put`.
 template <class T, class Way>
 INLINE void turn_some(const T* y, const T* v, T* z, ptrdiff_t left, const pair<T>& mean, Way, Seam<T>* seam) {
     const int lanes = vec<T>::lanes;
     if (std::is_same<Way, Near>::value) seam = nullptr;
     for (ptrdiff_t k = 0; k < product_vecs * lanes && k < left; k += lanes)
         put(z + k, turned_output(load(y + k, left - k, T(0)), load(v + k, left - k, T(0)), mean), left - k, seam);
-}
-template <class T, class Way>
-INLINE void turn_first(const T* y, const T* v, T* z, ptrdiff_t left, const pair<T>& mean, Way, Seam<T>* seam) {
-    if (std::is_same<Way, Near>::value) seam = nullptr;
-    put_first(z, turned_output(load(y, left, T(0)), load(v, left, T(0)), mean), left, seam);
 }
 // v - mean, back from its scale
 template <class T, int U> INLINE vec<T, U> centred(vec<T, U> v, T scale, T up, const pair<T>& mean) {

@@ -487,16 +487,13 @@ template <class T, int U> INLINE vec<T, U> scaled(vec<T, U> e, const pair<T>& r)
     return (eh * spread<U>(rh) + (el * spread<U>(rh) + e * spread<U>(rl))) * fill<U>(1 / up);  // subnormal only here
 }
 
-// The next `left` elements at e, at most so many vecs, times r, to y, as `put`; and the first.
+// The next `left` elements at e, at most so many vecs, times r, to y, as `put`.
 template <class T> INLINE void scale_some(const T* e, T* y, ptrdiff_t left, int vecs, const pair<T>& r, Seam<T>* seam) {
     const int lanes = vec<T>::lanes;
     for (int k = 0; k < vecs; k++) {
         const ptrdiff_t here = left - k * lanes;
         put(y + k * lanes, scaled(load(e + k * lanes, here, T(0)), r), here, seam);
     }
-}
-template <class T> INLINE void scale_first(const T* e, T* y, ptrdiff_t left, const pair<T>& r, Seam<T>* seam) {
-    put_first(y, scaled(load(e, left, T(0)), r), left, seam);
 }
 
 // log(1 + f) + f_rest + k log 2 as a pair, 1 + f from sqrt(1/2) to sqrt(2), f_rest far smaller.
@@ -565,7 +562,7 @@ template <class T, class How, int U> INLINE vec<T, U> log_value(vec<T, U> x, con
     const vec<T, U> lo = z.lo - spread<U>(l.lo);  // not finite where z.hi is not
     return choose(equal(x, spread<U>(s.max)), spread<U>(l.dominant), (z.hi - spread<U>(l.hi)) + keep(equal(lo - lo, fill<U>(T(0))), lo));
 }
-// The next `left` log_value, at most so many vecs, and the first, likewise.
+// The next `left` log_value, at most so many vecs, likewise.
 template <class T, class How>
 INLINE void log_some(const T* x, T* y, ptrdiff_t left, int vecs, const Log<T>& l, const Shared<T>& s, How how, Seam<T>* seam) {
     const int lanes = vec<T>::lanes;
@@ -574,10 +571,6 @@ INLINE void log_some(const T* x, T* y, ptrdiff_t left, int vecs, const Log<T>& l
         const vec<T> v = load(x + k * lanes, here, -std::numeric_limits<T>::infinity());
         put(y + k * lanes, log_value(v, l, s, how), here, seam);
     }
-}
-template <class T, class How>
-INLINE void log_first(const T* x, T* y, ptrdiff_t left, const Log<T>& l, const Shared<T>& s, How how, Seam<T>* seam) {
-    put_first(y, log_value(load(x, left, -std::numeric_limits<T>::infinity()), l, s, how), left, seam);
 }
 // max + log of sum; an infinite maximum stays what it is, unless a NaN is about.
 template <class T> INLINE vec<T> log_sum_exp(const Sums<T>& a, const Shift<T>& s, vec<T> max) {

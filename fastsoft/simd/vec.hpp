@@ -184,29 +184,26 @@ template <class T> INLINE void end_seam(Seam<T>& seam) {
     if (seam.at) store(seam.at, load_some<1>(seam.line, seam.count, T(0)), seam.count);
     seam.at = nullptr;
 }
-// The next `left` numbers of a row: by way of the caches or, with a seam, past them; then p begins with a line.
+// The next `left` numbers of a row: by way of the caches or, with a seam, past them; then p begins with a line, unless these
+// are the first of the row, up to a line.
 template <class T> INLINE void put(T* p, vec<T> v, ptrdiff_t left, Seam<T>* seam) {
+    const ptrdiff_t lanes = vec<T>::lanes;
     if (!seam) return store(p, v, left);
-    if (left >= vec<T>::lanes) return stream(p, v);
+    if (left >= lanes) return stream(p, v);
     if (left <= 0) return;
+    if (seam->at && p == seam->at + seam->count && seam->count + left == lanes) {
+        store(seam->line + seam->count, v, lanes);
+        stream(seam->at, load_some<1>(seam->line, lanes, T(0)));
+        seam->at = nullptr;
+        return;
+    }
     end_seam(*seam);  // of a row before one that was written otherwise
-    store(seam->line, v, (ptrdiff_t)vec<T>::lanes);
+    if ((uintptr_t)p % 64) return store(p, v, left);
+    store(seam->line, v, lanes);
     seam->at = p;
     seam->count = left;
 }
-// The first `left` numbers of a row, up to a line.
-template <class T> INLINE void put_first(T* p, vec<T> v, ptrdiff_t left, Seam<T>* seam) {
-    const ptrdiff_t lanes = vec<T>::lanes;
-    if (!seam || !seam->at) return store(p, v, left);
-    if (p != seam->at + seam->count || seam->count + left != lanes) {
-        end_seam(*seam);
-        return store(p, v, left);
-    }
-    store(seam->line + seam->count, v, lanes);
-    stream(seam->at, load_some<1>(seam->line, lanes, T(0)));
-    seam->at = nullptr;
-}
-struct Near {};  // by way of the caches, and past them, as types
+struct Near {};  // by way of the caches, and past them, as types: a branch for each store costs the VJP some percent
 struct Past {};
 template <class T> INLINE vec<T> load(const T* p, ptrdiff_t left, T rest) { return load_some<1>(p, left, rest); }
 template <class T> INLINE bunch<T> load_bunch(const T* p, ptrdiff_t left, T rest) {
