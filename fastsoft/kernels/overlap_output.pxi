@@ -4,6 +4,7 @@
 # gradients.pxi, which does the groups that are out of the ordinary.
 
 cdef enum:
+    LINES = 1536  # bytes of a row from which memory is read by whole lines
     OVERLAP = 6144  # bytes of a row of which five, four that are read and one written, stay in the nearest cache
 
 
@@ -36,23 +37,41 @@ cdef inline void take_outputs(
         s.z[r] = <floating*> (b.out + offset(b, b.out_stride, i + r))
 
 
-cdef inline void add_output(const floating* y, const floating* v, Py_ssize_t n, Sums[floating]* dot) noexcept nogil:
+cdef inline void add_output(
+    const floating* y, const floating* v, Py_ssize_t n, int begins, Sums[floating]* dot
+) noexcept nogil:
     """The sum of a row's products"""
     cdef Py_ssize_t i, start, stop, step = product_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
     cdef Sums[floating] a
     for start from 0 <= start < n by BLOCK:
         stop = min(n, start + BLOCK)
         begin_runs(a)
-        i = start
-        while i + step <= stop:
-            add_runs(a, y + i, v + i, step)
-            i += step
-        if i < stop:
+        i = add_steps(a, y, v, start, stop, begins)
+        while i < stop:
             add_runs(a, y + i, v + i, stop - i)
+            i += step
         if start == 0:
             dot[0] = a
         else:
             merge(dot[0], a)
+
+
+cdef inline int which_begin_lines(const Batch* b, element* unused) noexcept nogil:
+    """Whether y and v begin with a line of memory, as far as that matters: of most rows, as of the first"""
+    cdef int begins = 0
+    if b.n * <Py_ssize_t> sizeof(element) < LINES or <uintptr_t> b.x % REGISTER == 0:
+        begins |= x_lines
+    if b.n * <Py_ssize_t> sizeof(element) < LINES or <uintptr_t> b.v % REGISTER == 0:
+        begins |= v_lines
+    return begins
+
+
+cdef inline Py_ssize_t to_lines(const floating* y, const floating* z, Py_ssize_t n, Way way) noexcept nogil:
+    """How many numbers of a row go first, so that for the others lines are read whole, or where they must be, written:
+    y and v, which as a rule lie alike, take more than z"""
+    if Way is Past or n * <Py_ssize_t> sizeof(floating) < LINES:
+        return to_line(z, n, Way is Past)
+    return to_line(y, n, False)
 
 
 cdef inline void turn_output_row(
@@ -60,7 +79,7 @@ cdef inline void turn_output_row(
     Seam[floating]* seam
 ) noexcept nogil:
     """z of one row"""
-    cdef Py_ssize_t i = to_line(z, n, Way is Past), step = product_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
+    cdef Py_ssize_t i = to_lines(y, z, n, way), step = product_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
     cdef pair[floating] mean = of_row(means[0], r)
     if i > 0:
         turn_some(y, v, z, i, mean, way, seam)
@@ -73,11 +92,11 @@ cdef inline void turn_output_row(
 
 cdef inline void overlap_outputs(
     const floating* y, const floating* v, floating* z, const pair[floating]* means, int r, const floating* next_y,
-    const floating* next_v, Py_ssize_t n, Way way, Seam[floating]* seam, Sums[floating]* dot
+    const floating* next_v, Py_ssize_t n, int begins, Way way, Seam[floating]* seam, Sums[floating]* dot
 ) noexcept nogil:
     """turn_output_row of one row, and add_output of another"""
     cdef Py_ssize_t step = product_vecs * REGISTER // <Py_ssize_t> sizeof(floating), near = NEAR // sizeof(floating)
-    cdef Py_ssize_t i, start, stop, skip = to_line(z, n, Way is Past)
+    cdef Py_ssize_t i, start, stop, skip = to_lines(y, z, n, way)
     cdef pair[floating] mean = of_row(means[0], r)  # in registers: for the compiler a store to z might change it
     cdef Sums[floating] a
     if skip > 0:
@@ -86,13 +105,7 @@ cdef inline void overlap_outputs(
     for start from 0 <= start < n by BLOCK:
         stop = min(n, start + BLOCK)
         begin_runs(a)
-        i = start
-        while i + step <= stop - skip:
-            prefetch(next_y + i + near, product_vecs)
-            prefetch(next_v + i + near, product_vecs)
-            add_runs(a, next_y + i, next_v + i, step)
-            turn_some(y + i, v + i, z + i, step, mean, way, seam)
-            i += step
+        i = overlap_steps(a, next_y, next_v, start, stop - skip, begins, near, y, v, z, mean, way, seam)
         while i < stop:
             add_runs(a, next_y + i, next_v + i, stop - i)
             turn_some(y + i, v + i, z + i, n - skip - i, mean, way, seam)
@@ -116,16 +129,16 @@ cdef inline void settle_outputs(OutputStage[floating]* s) noexcept nogil:
 
 
 cdef inline void overlap_groups(
-    OutputStage[floating]* last, OutputStage[floating]* next, Py_ssize_t n, Way way, Seam[floating]* seam
+    OutputStage[floating]* last, OutputStage[floating]* next, Py_ssize_t n, int begins, Way way, Seam[floating]* seam
 ) noexcept nogil:
     """z of the last group, and the sums of the next, of which either may be smaller, or none"""
     cdef int r
     for r in range(max(last.count, next.count)):
         if r >= last.count:
-            add_output(next.y[r], next.v[r], n, &next.dots[r])
+            add_output(next.y[r], next.v[r], n, begins, &next.dots[r])
         elif r < next.count:
             overlap_outputs(
-                last.y[r], last.v[r], last.z[r], &last.mean, r, next.y[r], next.v[r], n, way, seam,
+                last.y[r], last.v[r], last.z[r], &last.mean, r, next.y[r], next.v[r], n, begins, way, seam,
                 &next.dots[r]
             )
         else:
@@ -156,6 +169,7 @@ cdef inline void run_overlapped_output(
     cdef OutputStage[floating]* next = &stages[1]
     cdef Py_ssize_t i = start, few = rows_in_group(b, REGISTER // sizeof(floating))
     cdef bint in_turn = b.n * <Py_ssize_t> sizeof(floating) > OVERLAP and not b.stream
+    cdef int begins = which_begin_lines(b, unused)
     cdef floating zero = 0
     cdef Seam[floating] seam
     cdef Near near
@@ -172,9 +186,9 @@ cdef inline void run_overlapped_output(
             group_or_rows(last.y, last.v, last.z, last.count, b.n, &b.op, last.first, NULL)
             last.count = 0
         if b.stream:
-            overlap_groups(last, next, b.n, past, &seam)
+            overlap_groups(last, next, b.n, both_lines, past, &seam)
         else:
-            overlap_groups(last, next, b.n, near, NULL)
+            overlap_groups(last, next, b.n, begins, near, NULL)
         if next.count > 0:
             settle_outputs(next)
         last, next = next, last

@@ -14,7 +14,7 @@ const int together = 2, exp_together = 4, term_together = 4;
 const bool masks16 = true;  // parts of registers of the types of 16 bits
 const bool turns = true;  // rows into lanes by parts of a register
 const bool large_caches = true;  // a panel, the next one and what it gives fit into the second-level cache
-const bool whole_lines = true;  // a store is as long as a line, and touches two where it does not begin with one
+const bool whole_lines = true;  // a load or store is as long as a line, and touches two where it does not begin with one
 
 inline rf splat(float a) { return _mm512_set1_ps(a); }
 inline rd splat(double a) { return _mm512_set1_pd(a); }
@@ -114,6 +114,17 @@ template <int k> inline rd swap_lanes(rd a) {
     return k == 4 ? _mm512_shuffle_f64x2(a, a, 0x4e) : k == 2 ? _mm512_shuffle_f64x2(a, a, 0xb1)
                                                               : _mm512_permute_pd(a, 0x55);
 }
+
+// Of the lanes of a and then of b those from `index` on, in order.
+inline rf lanes_from(ptrdiff_t index, float) {
+    const __m512i all = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    return _mm512_castsi512_ps(_mm512_add_epi32(all, _mm512_set1_epi32((int)index)));
+}
+inline rd lanes_from(ptrdiff_t index, double) {
+    return _mm512_castsi512_pd(_mm512_add_epi64(_mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi64(index)));
+}
+inline rf from_both(rf a, rf b, rf index) { return _mm512_permutex2var_ps(a, _mm512_castps_si512(index), b); }
+inline rd from_both(rd a, rd b, rd index) { return _mm512_permutex2var_pd(a, _mm512_castpd_si512(index), b); }
 
 inline __m128 load_16(const float* p) { return _mm_loadu_ps(p); }
 inline __m128d load_16(const double* p) { return _mm_loadu_pd(p); }

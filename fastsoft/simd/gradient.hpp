@@ -32,6 +32,35 @@ template <class T> INLINE void add_runs(Sums<T>& a, const T* x, const T* v, ptrd
         end_run(a, run);
     }
 }
+// Which of two rows, as of all rows after each other, begin with a line of memory.
+enum Begins { no_lines = 0, x_lines = 1, v_lines = 2, both_lines = 3 };
+// The same for product_vecs at a time, from i on as far as all are there before `stop`, and with each of them other(i).
+// Says how far it came.
+template <class T, class Other>
+INLINE ptrdiff_t add_steps(Sums<T>& a, const T* x, const T* v, ptrdiff_t i, ptrdiff_t stop, int begins, Other other) {
+    const ptrdiff_t step = product_vecs * vec<T>::lanes;
+    const auto go = [&](auto from_x, auto from_v, ptrdiff_t end) INLINE_LAMBDA {
+        for (; i + step <= end; i += step) {
+            for (int k = 0; k < product_vecs; k += run_length) {
+                vec<T> run = fill(T(0));
+                for (int j = 0; j < run_length; j++) run = mul_add(from_x.next(), from_v.next(), run);
+                end_run(a, run);
+            }
+            other(i);
+        }
+    };
+    if constexpr (whole_lines) {
+        const ptrdiff_t end = stop - vec<T>::lanes;
+        if (begins == no_lines) go(Lines<T>(x + i), Lines<T>(v + i), end);
+        else if (begins == v_lines) go(Lines<T>(x + i), Vecs<T>{v + i}, end);
+        else if (begins == x_lines) go(Vecs<T>{x + i}, Lines<T>(v + i), end);
+    }
+    go(Vecs<T>{x + i}, Vecs<T>{v + i}, stop);
+    return i;
+}
+template <class T> INLINE ptrdiff_t add_steps(Sums<T>& a, const T* x, const T* v, ptrdiff_t i, ptrdiff_t stop, int begins) {
+    return add_steps(a, x, v, i, stop, begins, [](ptrdiff_t) INLINE_LAMBDA {});
+}
 template <class T, int U> INLINE void add_exactly(Sums<T>& a, vec<T, U> b) {
     for (int k = 0; k < U; k++) end_run(a, part(b, k));
 }
@@ -299,6 +328,16 @@ INLINE void turn_some(const T* y, const T* v, T* z, ptrdiff_t left, const pair<T
     if (std::is_same<Way, Near>::value) seam = nullptr;
     for (ptrdiff_t k = 0; k < product_vecs * lanes && k < left; k += lanes)
         put(z + k, turned_output(load(y + k, left - k, T(0)), load(v + k, left - k, T(0)), mean), left - k, seam);
+}
+// add_steps of one row, and turn_some of another.
+template <class T, class Way>
+INLINE ptrdiff_t overlap_steps(Sums<T>& a, const T* next_y, const T* next_v, ptrdiff_t i, ptrdiff_t stop, int begins,
+                               ptrdiff_t near, const T* y, const T* v, T* z, const pair<T>& mean, Way way, Seam<T>* seam) {
+    return add_steps(a, next_y, next_v, i, stop, begins, [&](ptrdiff_t i) INLINE_LAMBDA {
+        prefetch(next_y + i + near, product_vecs);
+        prefetch(next_v + i + near, product_vecs);
+        turn_some(y + i, v + i, z + i, product_vecs * vec<T>::lanes, mean, way, seam);
+    });
 }
 // v - mean, back from its scale
 template <class T, int U> INLINE vec<T, U> centred(vec<T, U> v, T scale, T up, const pair<T>& mean) {
