@@ -171,13 +171,14 @@ APART void few_entries(const T* rows, ptrdiff_t n, ptrdiff_t start, ptrdiff_t st
             minus[k] = zero - load(y + k * lanes, k < V - 1 ? lanes : last, T(0));
             own[k] = load(y + n + k * lanes, k < V - 1 ? lanes : last, T(0)) * fill(c);
         }
-        for (; i < n && left > 0; i++, left--, out += n) {
+        const ptrdiff_t end = n - i < left ? n : i + left;
+        left -= end - i;
+        for (; i < end; i++, out += n) {
             const vec<T> sigma = fill(y[i]), here = fill(number[i]);
             prefetch_to_write((char*)out + ahead, V);
 #pragma GCC unroll 8
             for (int k = 0; k < V; k++) {
-                vec<T> e = mul_add(minus[k], sigma, zero);
-                if (c != 1) e = e * fill(c);
+                const vec<T> e = mul_add(minus[k], sigma, zero) * fill(c);
                 const mask<T> diagonal = equal(load(number + k * lanes, lanes, T(0)), here);
                 store(out + k * lanes, choose(diagonal, own[k], e), k < V - 1 ? lanes : last);
             }
