@@ -27,6 +27,7 @@ cdef inline void block_weigh(
 ) noexcept nogil:
     """WEIGH"""
     cdef Py_ssize_t i, end, lanes = REGISTER // sizeof(floating), step = term_together * lanes
+    cdef Py_ssize_t ahead = (p.last - p.first) * p.n
     cdef int r
     cdef const floating* x
     cdef const floating* v
@@ -50,6 +51,8 @@ cdef inline void block_weigh(
             end = min(stop, i + weighed_run * lanes)
             begin_run(run)
             while i < end:
+                prefetch(x + i + ahead, term_together)  # as a rule the next group, of which all is read at once
+                prefetch(v + i + ahead, term_together)
                 weigh_some(a, run, x + i, v + i, y + i, stop - i, s, how, scale, middle)
                 i += step
             end_run(d, run)
