@@ -26,13 +26,13 @@ cdef inline void block_weigh(
     const Pass[floating]* p, Py_ssize_t start, Py_ssize_t stop, How how, Sums[floating]* sums, Sums[floating]* dots
 ) noexcept nogil:
     """WEIGH"""
+    cdef floating zero = 0, scale, middle
     cdef Py_ssize_t i, end, lanes = REGISTER // sizeof(floating), step = term_together * lanes
-    cdef Py_ssize_t ahead = (p.last - p.first) * p.n
+    cdef Py_ssize_t ahead = (p.last - p.first) * p.n  # the next group, as in block_sum
     cdef int r
     cdef const floating* x
     cdef const floating* v
     cdef floating* y
-    cdef floating zero = 0, scale, middle
     cdef Shared[floating] s
     cdef Exact exact
     cdef Sums[floating] a, d
@@ -51,7 +51,7 @@ cdef inline void block_weigh(
             end = min(stop, i + weighed_run * lanes)
             begin_run(run)
             while i < end:
-                prefetch(x + i + ahead, term_together)  # as a rule the next group, of which all is read at once
+                prefetch(x + i + ahead, term_together)
                 prefetch(v + i + ahead, term_together)
                 weigh_some(a, run, x + i, v + i, y + i, stop - i, s, how, scale, middle)
                 i += step

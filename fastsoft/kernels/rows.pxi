@@ -48,12 +48,14 @@ cdef inline void block_sum(
     cdef floating zero = 0
     cdef int r, vecs = exp_vecs(zero, which)
     cdef Py_ssize_t i, step = vecs * REGISTER // <Py_ssize_t> sizeof(floating), classes = min(n - start, BLOCK)
-    cdef Py_ssize_t near = NEAR // sizeof(floating), far = FAR // sizeof(floating)
+    cdef Py_ssize_t near = NEAR // sizeof(floating), ahead = FAR // sizeof(floating)
     cdef bint many = classes >= many_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
     cdef const floating* from_x
     cdef floating* to
     cdef Shared[floating] s
     cdef Sums[floating] a
+    if count * n * <Py_ssize_t> sizeof(floating) <= FOLLOWING:
+        ahead = count * n  # as a rule the next group, which is read at once then, for its maxima
     for r in range(count):
         from_x = x[r] + start
         to = e[r] + start if e != NULL else <floating*> NULL
@@ -61,7 +63,7 @@ cdef inline void block_sum(
         begin(a, n, which)
         i = 0
         while i + step <= classes:
-            prefetch_far(from_x + i + far, vecs)
+            prefetch(from_x + i + ahead, vecs)
             if keep and i + near < classes:  # beyond it may lie what another thread writes
                 prefetch_to_write(to + i + near, vecs)
             elif to != NULL:
