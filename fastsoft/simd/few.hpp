@@ -72,7 +72,7 @@ APART void few_overlapped(const Stage<T>& before, const Stage<T>& now, Stage<T>&
 // WEIGH (gradients.pxi)
 template <class T, class How, int V = most_vecs<T>>
 APART void few_weighed(const Pass<T>& p, How how, Sums<T>* sums, Sums<T>* dots) {
-    const ptrdiff_t lanes = vec<T>::lanes, last = p.n - (V - 1) * lanes;
+    const ptrdiff_t lanes = vec<T>::lanes, last = p.n - (V - 1) * lanes, ahead = (p.last - p.first) * p.n;
     if constexpr (V > least_vecs<T>)
         if (last <= 0) return few_weighed<T, How, V - 1>(p, how, sums, dots);
     for (int r = p.first; r < p.last; r++) {
@@ -87,6 +87,8 @@ APART void few_weighed(const Pass<T>& p, How how, Sums<T>* sums, Sums<T>* dots) 
         in_parts<V, term_together>([&](auto first, auto count) INLINE_LAMBDA {
             constexpr int k = first, some = count;
             const ptrdiff_t j = k * lanes, left = k + some < V ? some * lanes : (some - 1) * lanes + last;
+            prefetch(x + j + ahead, some);
+            prefetch(v + j + ahead, some);
             weigh_vecs<some>(a, run, x + j, v + j, y + j, left, s, how, scale, middle);
         });
         end_run(d, run);
