@@ -65,7 +65,7 @@ cdef inline void block_total(
     const Pass[floating]* p, Py_ssize_t start, Py_ssize_t stop, Sums[floating]* dots
 ) noexcept nogil:
     """TOTAL: nothing bounds v, so that each is added without loss"""
-    cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating)
+    cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating), ahead = (p.last - p.first) * p.n
     cdef int r
     cdef floating zero = 0, scale
     cdef const floating* v
@@ -75,6 +75,7 @@ cdef inline void block_total(
         begin_runs(a)
         i = start
         while i + step <= stop:
+            prefetch(v + i + ahead, together)
             add_exactly(a, multiplied(load_bunch(v + i, step, zero), scale))
             i += step
         if i < stop:
