@@ -395,7 +395,7 @@ cdef inline void apply_vjp(
         at[r] = row_find(x[r], n, in_lane(top, r))
         p.middle[r] = v[r][at[r]] * p.scale[r]
     rows_pass(&p, WEIGH, how, team)
-    fold(p.sums, count, all_terms)
+    fold_sums(p.sums, count, n, all_terms)
     fold(p.dots, count, all_terms)
     scale = product_scale(sizes[0])
     down = scale / unit

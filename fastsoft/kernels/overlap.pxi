@@ -188,7 +188,7 @@ cdef inline void apply_overlapped(
         rows_sum(
             now.x, now.e if Which is All else <floating**> NULL, now.count, n, &s.each, how, which, NULL, &sums[0]
         )
-    fold(&sums[0], now.count, which)
+    fold_sums(&sums[0], now.count, n, which)
     if Which is All:
         now.factor = reciprocal(sums[0], s, <floating> op.empty)
         now.waits = True

@@ -325,7 +325,7 @@ cdef inline void apply_group(
         log_results(x, y, count, n, top, &sums[0], &s, op, how, team)
         return
     rows_sum(x, y, count, n, &s.each, how, all_terms, team, &sums[0])
-    fold(&sums[0], count, all_terms)
+    fold_sums(&sums[0], count, n, all_terms)
     factor = reciprocal(sums[0], s, <floating> op.empty)
     if team != NULL:
         team_scale(y, n, &factor, team)

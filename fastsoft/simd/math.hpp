@@ -397,11 +397,17 @@ template <class T, class Which> INLINE void merge(Sums<T>& a, const Sums<T>& b, 
 template <class T> INLINE void join(vec<T>& a, vec<T> b) { a = larger(a, b); }
 template <class T> INLINE void join(pair<T>& a, const pair<T>& b) { merge_values(a, b); }
 template <class T> INLINE void join(Sums<T>& a, const Sums<T>& b) { merge(a, b); }
+template <class T> struct Whole { vec<T> hi, lo; };  // of All, or Exact, in a row of few classes: hi add up exactly
+template <class T> INLINE void join(Whole<T>& a, const Whole<T>& b) { a = {a.hi + b.hi, a.lo + b.lo}; }
 template <int k, class T> INLINE pair<T> swap_lanes(const pair<T>& a) { return {swap_lanes<k>(a.hi), swap_lanes<k>(a.lo)}; }
+template <int k, class T> INLINE Whole<T> swap_lanes(const Whole<T>& a) { return {swap_lanes<k>(a.hi), swap_lanes<k>(a.lo)}; }
 template <int k, class T> INLINE Sums<T> swap_lanes(const Sums<T>& a) {
     return {swap_lanes<k>(a.hi), swap_lanes<k>(a.lo), swap_lanes<k>(a.ties)};
 }
 template <int k, class T> INLINE pair<T> pick(const pair<T>& a, const pair<T>& b) {
+    return {pick<k>(a.hi, b.hi), pick<k>(a.lo, b.lo)};
+}
+template <int k, class T> INLINE Whole<T> pick(const Whole<T>& a, const Whole<T>& b) {
     return {pick<k>(a.hi, b.hi), pick<k>(a.lo, b.lo)};
 }
 template <int k, class T> INLINE Sums<T> pick(const Sums<T>& a, const Sums<T>& b) {
@@ -410,6 +416,8 @@ template <int k, class T> INLINE Sums<T> pick(const Sums<T>& a, const Sums<T>& b
 template <class A> INLINE void take(A& a, const A& from) { a = from; }
 template <class T> INLINE void take(pair<T>& a, const Sums<T>& from) { a.hi = from.hi; a.lo = from.lo; }
 template <class T> INLINE void take(Sums<T>& a, const pair<T>& from) { a.hi = from.hi; a.lo = from.lo; }
+template <class T> INLINE void take(Whole<T>& a, const Sums<T>& from) { a.hi = from.hi; a.lo = from.lo; }
+template <class T> INLINE void take(Sums<T>& a, const Whole<T>& from) { a.hi = from.hi; a.lo = from.lo; }
 // A is what of each row is folded: of sums without ties, a pair.
 template <int k, class A> struct Fold {
     template <class B> static INLINE void rows(B* a, int count) {
@@ -434,7 +442,15 @@ template <class A> struct Fold<0, A> {
 };
 template <class T> APART void fold(vec<T>* a, int count) { Fold<vec<T>::lanes / 2, vec<T>>::rows(a, count); }
 template <class T> APART void fold(Sums<T>* a, int count, All) { Fold<vec<T>::lanes / 2, pair<T>>::rows(a, count); }
+template <class T> APART void fold_few(Sums<T>* a, int count) { Fold<vec<T>::lanes / 2, Whole<T>>::rows(a, count); }
 template <class T> APART void fold(Sums<T>* a, int count, Others) { Fold<vec<T>::lanes / 2, Sums<T>>::rows(a, count); }
+
+// The same of sums that began with begin(a, n, which).
+template <class T, class Which> INLINE void fold_sums(Sums<T>* a, int count, ptrdiff_t n, Which) {
+    if (std::is_same<Which, Others>::value) fold(a, count, Others());
+    else if (n <= few_classes) fold_few(a, count);
+    else fold(a, count, All());
+}
 
 // The same of row k alone, in all lanes: the compiler then knows that one register does for all.
 template <class T> INLINE Shared<T> of_row(const Shared<T>& s, int k) {
