@@ -25,8 +25,8 @@ cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
     cdef bint enough = b.rows >= (lanes if b.n > lanes else lanes // 2)
     cdef bint are_short = b.n <= (TURNED if turns and itemsize == sizeof(float) else SHORT)
     if are_short and enough and goes_short(b.op.kind):
-        return b.op.how == PLAIN and (b.n <= SHORT or (b.op.kind != VJP_FROM_OUTPUT and b.n % lanes != 0))
-    if b.op.kind > LOGSUMEXP and b.op.kind != JACOBIAN:
+        return b.op.how == PLAIN and (b.n <= SHORT or (b.op.kind < VJP_FROM_OUTPUT and b.n % lanes != 0))
+    if b.op.kind > LOGSUMEXP and b.op.kind != JACOBIAN and (b.op.kind != DIAGONAL or b.op.how != PLAIN):
         return False
     if enough and are_short:
         return b.op.kind != SOFTMAX or not of_whole_vecs(b, itemsize, lanes)

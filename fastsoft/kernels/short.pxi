@@ -3,7 +3,9 @@
 # As in apply_tiles, the tiles are `size` numbers apart and go step by step.
 
 cdef inline bint goes_short(Kind kind) noexcept nogil:
-    return kind == VJP or kind == LABELS or kind == VJP_FROM_OUTPUT
+    return (
+        kind == VJP or kind == LOG_VJP or kind == LABELS or kind == VJP_FROM_OUTPUT or kind == LOG_VJP_FROM_OUTPUT
+    )
 
 
 cdef inline vec[floating] class_of(
@@ -40,6 +42,33 @@ cdef inline bint vjp_of_output_tiles(
             w = turned_output(load(y + j, lanes, zero), load(v + j, lanes, zero), mean[t])
             store(y + j, w, lanes)
     return True
+
+
+cdef inline bint log_vjp_of_output_tiles(
+    floating* y, const floating* v, Py_ssize_t n, Py_ssize_t size, int count
+) noexcept nogil:
+    """As apply_to_output for logarithms, in place of y"""
+    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef int t
+    cdef floating zero = 0, one = 1
+    cdef Shared[floating] shared = unshifted(zero)
+    cdef vec[floating] e, w, largest, seen = fill(zero)
+    cdef Sums[floating] total[TILES]
+    cdef pair[floating] factor, minus
+    for t in range(count):
+        sum_of_tile(v + t * size, n, total[t], largest)
+        if not all_moderate(largest) or not all_finite(total[t].hi):
+            return False
+    for t in range(count):
+        factor = unshifted_unit(zero)
+        minus.hi, minus.lo = fill(zero) - total[t].hi, fill(zero) - finite_part(total[t].lo)
+        balance(factor, minus, fill(one))
+        for j from t * size <= j < t * size + n * lanes by lanes:
+            e = exp_unshifted(load(y + j, lanes, zero), shared)
+            w = log_turned(e, load(v + j, lanes, zero), factor, minus, one)
+            seen = seen + e
+            store(y + j, w, lanes)
+    return all_finite(seen)
 
 
 cdef inline void find_dominant(
@@ -113,6 +142,43 @@ cdef inline bint vjp_tiles(
     return True
 
 
+cdef inline bint log_vjp_tiles(
+    floating* x, const floating* v, Py_ssize_t n, Py_ssize_t size, int count, const Shift[floating]* s,
+    const vec[floating]* top, const Operation* op
+) noexcept nogil:
+    """As apply_log_vjp, in place of x"""
+    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef int t
+    cdef floating zero = 0, one = 1
+    cdef Plain plain
+    cdef Others others
+    cdef vec[floating] here, largest, w, beyond = fill(zero)
+    cdef vec[floating] first[TILES]
+    cdef vec[floating] middle[TILES]
+    cdef Sums[floating] sums[TILES]
+    cdef Sums[floating] total[TILES]
+    cdef LogVjp[floating] a[TILES]
+    for t in range(count):
+        find_dominant(x + t * size, v + t * size, n, top[t], &first[t], &middle[t], &largest)
+        sum_of_tile(v + t * size, n, total[t], largest)
+        if not all_moderate(largest):
+            return False
+    for t in range(count):
+        tile_sum(x + t * size, True, n, &s[t].each, plain, others, NULL, &sums[t])
+    for t in range(count):
+        set_log_vjp(a[t], sums[t], total[t], s[t], middle[t], fill(one), op.factor)
+        beyond = beyond + (a[t].factor.hi + a[t].minus.hi)
+    if not all_finite(beyond):
+        return False
+    for t in range(count):
+        here = fill(zero)
+        for j from t * size <= j < t * size + n * lanes by lanes:
+            w = log_turned(load(x + j, lanes, zero), load(v + j, lanes, zero), a[t].factor, a[t].minus, one)
+            store(x + j, choose(equal(first[t], here), a[t].dominant, w), lanes)
+            here = here + fill(one)
+    return True
+
+
 cdef inline void take_labels(
     const Operation* op, Py_ssize_t first, int count, Py_ssize_t n, vec[floating]* label, vec[floating]* weight
 ) noexcept nogil:
@@ -179,6 +245,8 @@ cdef inline bint apply_short_tiles(
     cdef int t, count = <int> ((rows + lanes - 1) // lanes)
     if op.kind == VJP_FROM_OUTPUT:
         return vjp_of_output_tiles(x, v, n, size, count)
+    if op.kind == LOG_VJP_FROM_OUTPUT:
+        return log_vjp_of_output_tiles(x, v, n, size, count)
     for t in range(count):
         top[t] = tile_max(<const floating*> x + t * size, n)
         if not all_finite(top[t]) or any(beyond_reach(top[t], <floating> op.factor.hi)):
@@ -188,4 +256,6 @@ cdef inline bint apply_short_tiles(
         set_largest(s[t], plain)
     if op.kind == VJP:
         return vjp_tiles(x, v, n, size, count, s, top, op)
+    if op.kind == LOG_VJP:
+        return log_vjp_tiles(x, v, n, size, count, s, top, op)
     return loss_tiles(x, n, size, rows, count, s, op, row)

@@ -112,7 +112,7 @@ cdef inline void tile_sum(
 cdef inline void tile_slopes(
     floating* e, floating* slopes, Py_ssize_t n, const Rest[floating]* q, const Shift[floating]* s
 ) noexcept nogil:
-    """sigma in place of e, and sigma (1 - sigma)"""
+    """sigma in place of e, and sigma (1 - sigma), which may take its place"""
     cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
     cdef floating zero = 0
     cdef vec[floating] v, y
@@ -136,8 +136,8 @@ cdef inline void apply_tiles(
     const Operation* op, How how, const Ahead* ahead
 ) noexcept nogil:
     """Tiles, `size` numbers apart, in place (logsumexp: into their class 0; softmax: still to be multiplied by the
-    factors; Jacobian: sigma, and the diagonal TILES tiles further), step by step: what each waits for, the others
-    fill"""
+    factors; Jacobian: sigma, and the diagonal TILES tiles further; the diagonal alone), step by step: what each waits
+    for, the others fill"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
     cdef Shift[floating] s[TILES]
     cdef Sums[floating] sums[TILES]
@@ -164,11 +164,12 @@ cdef inline void apply_tiles(
             mend_factor(x + t * size, n * lanes, &factor[t])
         return
     for t in range(count):
-        tile_sum(x + t * size, op.kind == JACOBIAN, n, &s[t].each, how, others, of_tile(ahead, t), &sums[t])
-    if op.kind == JACOBIAN:
+        tile_sum(x + t * size, op.kind >= JACOBIAN, n, &s[t].each, how, others, of_tile(ahead, t), &sums[t])
+    if op.kind >= JACOBIAN:
         for t in range(count):
             q = rest(sums[t], s[t])
-            tile_slopes(x + t * size, x + (TILES + t) * size, n, &q, &s[t])
+            tile = x + (t if op.kind == DIAGONAL else TILES + t) * size
+            tile_slopes(x + t * size, tile, n, &q, &s[t])
         return
     for t in range(count):
         if op.kind == LOG_SOFTMAX:

@@ -256,6 +256,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         const Shared[T]&, vec[T] scale, vec[T] middle
     )
     void sum_of_products[T](const T* y, const T* v, ptrdiff_t n, Sums[T]&, vec[T]& size)
+    void sum_of_tile[T](const T* v, ptrdiff_t n, Sums[T]&, vec[T]& size)
     T loss_of[T](T hi, T lo)
     cppclass Vjp[T]:
         pair[T] mean
@@ -332,6 +333,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     )
     vec[T] turned[T](vec[T] e, vec[T] v, T scale, const pair[T]& mean, const pair[T]& factor)
     vec[T] turned_output[T](vec[T] y, vec[T] v, const pair[T]& mean)
+    vec[T] log_turned[T](vec[T] e, vec[T] g, const pair[T]& factor, const pair[T]& minus, T up)
     bunch[T] log_turned[T](bunch[T] e, bunch[T] g, const pair[T]& factor, const pair[T]& minus, T up)
     bunch[T] multiplied[T](bunch[T], T)
     vec[T] minus_product[T](vec[T], vec[T])
@@ -347,6 +349,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     vec[T] own_or_largest_slope[T](vec[T] e, vec[T] y, const Rest[T]&, const Shift[T]&)
     T in_lane[T](const vec[T]&, int k)
     Shared[T] unshifted[T](T)
+    vec[T] exp_unshifted[T](vec[T] x, const Shared[T]&)
     pair[T] unshifted_unit[T](T)
 
     int few_vecs

@@ -303,6 +303,7 @@ template <class T> INLINE pair<T> unshifted_unit(T) {
     const T down = std::ldexp(T(1), -(int)C::headroom), hi = 1 / C::unit;
     return {fill(hi * down), fill(std::fma(-hi, C::unit, T(1)) * hi * down)};
 }
+template <class T> INLINE vec<T> exp_unshifted(vec<T> x, const Shared<T>& s) { return value(shifted_term(x, s, Plain(), Others())); }
 
 // ---- one register ----
 
@@ -492,6 +493,17 @@ template <class T> APART void sum_of_products(const T* y, const T* v, ptrdiff_t 
             if (first) own.hi = run;
             else end_run(own, run);
         }
+        size = larger(absolute(own.hi), size);
+    });
+}
+
+// The sum of v likewise.
+template <class T> APART void sum_of_tile(const T* v, ptrdiff_t n, Sums<T>& a, vec<T>& size) {
+    const ptrdiff_t lanes = vec<T>::lanes;
+    size = fill(T(0));
+    TileTree<T, All>::sum(n, All(), a, [&](ptrdiff_t j, Sums<T>& own) INLINE_LAMBDA {
+        begin_runs(own);
+        for (; j < n; j += lanes) end_run(own, load(v + j * lanes, lanes, T(0)));
         size = larger(absolute(own.hi), size);
     });
 }
