@@ -3,6 +3,7 @@
 
 cdef enum:
     PAGE = 4096
+    FORESEEN = 4194304  # bytes of an array up to which the hardware fetches ahead well enough
     FOLLOW = 32  # tiles that must follow for some columns to go before a line
 
 
@@ -30,6 +31,7 @@ cdef inline void tile_in(
 ) noexcept nogil:
     """Rows i .. i + count of x side by side into the lanes of a tile; `foreseen`: what comes next is fetched already"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating), j, c
+    cdef int lines = <int> ((b.n * <Py_ssize_t> sizeof(element) + REGISTER - 1) // REGISTER)
     cdef const char* start
     cdef const char* row
     cdef floating zero = 0
@@ -40,7 +42,7 @@ cdef inline void tile_in(
                 prefetch(start, <int> (count * stride[b.ndim - 1] // REGISTER))
             else:
                 for c in range(count):
-                    prefetch(start + c * stride[b.ndim - 1], 1)
+                    prefetch(start + c * stride[b.ndim - 1], lines)
         rows_to_tile(b, x, stride, i, count, tile, unused)
         return
     if neighbours(b, stride, i, count, sizeof(element)):
@@ -66,6 +68,7 @@ cdef inline void tile_out(
     """The lanes of a tile, times the factor unless that is NULL, to rows i .. i + count"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating), j, c
     cdef Py_ssize_t results = results_of(b), size = sizeof(element)
+    cdef int lines = <int> ((b.n * size + REGISTER - 1) // REGISTER)
     cdef char* start
     cdef char* row
     if b.out_step == size and results > 1:
@@ -75,7 +78,7 @@ cdef inline void tile_out(
                 prefetch_to_write(start, <int> (count * b.out_stride[b.ndim - 1] // REGISTER))
             else:
                 for c in range(count):
-                    prefetch_to_write(start + c * b.out_stride[b.ndim - 1], 1)
+                    prefetch_to_write(start + c * b.out_stride[b.ndim - 1], lines)
         tile_to_rows(b, b.out, i, count, tile, factor, unused)
         if b.op.kind == JACOBIAN:
             tile_to_rows(b, b.out + b.n * size, i, count, tile + TILES * b.n * lanes, NULL, unused)
@@ -128,15 +131,15 @@ cdef inline void short_tiles(
 ) noexcept nogil:
     """Rows i .. i + count of a derivative or a loss, in at most TILES tiles; from there to `stop` others follow"""
     cdef int c, lanes = REGISTER // sizeof(floating)
-    cdef bint last = i + count >= stop
+    cdef bint foreseen = i + count >= stop or b.rows * b.n * <Py_ssize_t> sizeof(element) <= FORESEEN
     cdef floating* second = scratch + TILES * b.n * lanes
     for c from 0 <= c < count by lanes:
-        tile_in(b, b.x, b.x_stride, b.x_step, i + c, min(lanes, count - c), scratch + c * b.n, last, unused)
+        tile_in(b, b.x, b.x_stride, b.x_step, i + c, min(lanes, count - c), scratch + c * b.n, foreseen, unused)
         if b.v != NULL:
-            tile_in(b, b.v, b.v_stride, b.v_step, i + c, min(lanes, count - c), second + c * b.n, last, unused)
+            tile_in(b, b.v, b.v_stride, b.v_step, i + c, min(lanes, count - c), second + c * b.n, foreseen, unused)
     if apply_short_tiles(scratch, second, b.n, b.n * lanes, count, &b.op, i):
         for c from 0 <= c < (count if b.out != NULL else 0) by lanes:
-            tile_out(b, i + c, min(lanes, count - c), scratch + c * b.n, last, NULL, unused)
+            tile_out(b, i + c, min(lanes, count - c), scratch + c * b.n, foreseen, NULL, unused)
     elif count <= lanes:
         some_rows(b, i, count, scratch, unused, NULL)
     else:  # tile by tile
