@@ -31,18 +31,14 @@ cdef inline void tile_in(
 ) noexcept nogil:
     """Rows i .. i + count of x side by side into the lanes of a tile; `foreseen`: what comes next is fetched already"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating), j, c
-    cdef int lines = <int> ((b.n * <Py_ssize_t> sizeof(element) + REGISTER - 1) // REGISTER)
     cdef const char* start
     cdef const char* row
     cdef floating zero = 0
     if step == sizeof(element):
         if not foreseen and evenly(b, i, count):
-            start = x + offset(b, stride, i + TILES * lanes)
-            if stride[b.ndim - 1] < REGISTER:  # some rows in a line
-                prefetch(start, <int> (count * stride[b.ndim - 1] // REGISTER))
-            else:
-                for c in range(count):
-                    prefetch(start + c * stride[b.ndim - 1], lines)
+            fetch_rows(
+                x + offset(b, stride, i + TILES * lanes), stride[b.ndim - 1], count, b.n * <Py_ssize_t> sizeof(element)
+            )
         rows_to_tile(b, x, stride, i, count, tile, unused)
         return
     if neighbours(b, stride, i, count, sizeof(element)):
@@ -68,17 +64,13 @@ cdef inline void tile_out(
     """The lanes of a tile, times the factor unless that is NULL, to rows i .. i + count"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating), j, c
     cdef Py_ssize_t results = results_of(b), size = sizeof(element)
-    cdef int lines = <int> ((b.n * size + REGISTER - 1) // REGISTER)
     cdef char* start
     cdef char* row
     if b.out_step == size and results > 1:
         if not foreseen and evenly(b, i, count):
-            start = b.out + offset(b, b.out_stride, i + TILES * lanes)
-            if b.out_stride[b.ndim - 1] < REGISTER:
-                prefetch_to_write(start, <int> (count * b.out_stride[b.ndim - 1] // REGISTER))
-            else:
-                for c in range(count):
-                    prefetch_to_write(start + c * b.out_stride[b.ndim - 1], lines)
+            fetch_rows_to_write(
+                b.out + offset(b, b.out_stride, i + TILES * lanes), b.out_stride[b.ndim - 1], count, b.n * size
+            )
         tile_to_rows(b, b.out, i, count, tile, factor, unused)
         if b.op.kind == JACOBIAN:
             tile_to_rows(b, b.out + b.n * size, i, count, tile + TILES * b.n * lanes, NULL, unused)

@@ -114,6 +114,8 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     void prefetch(const bfloat*)
     void prefetch(const float*)
     void prefetch(const double*)
+    void fetch_rows(const char* start, ptrdiff_t stride, int count, ptrdiff_t bytes)
+    void fetch_rows_to_write(char* start, ptrdiff_t stride, int count, ptrdiff_t bytes)
     void prefetch(const char*, int vecs)
     void prefetch(const float*, int vecs)
     void prefetch(const double*, int vecs)

@@ -189,9 +189,21 @@ APART void write_panel(const T* tiles, ptrdiff_t apart, ptrdiff_t n, int count, 
     else panel_out<panel_tiles>(tiles, apart, n, count, left, factor, out, step, past);
 }
 
+// Ask for `count` rows of so many bytes. The asm is for the optimizer, to which a function that only prefetches does nothing.
+template <class Fetch> APART void fetch_each(ptrdiff_t stride, int count, ptrdiff_t bytes, Fetch fetch) {
+    __asm__ volatile("");
+    if (stride < 64 || stride == bytes) return fetch(0, (int)(count * stride / 64));  // some rows in a line, or without a gap
+    for (int c = 0; c < count; c++) fetch(c * stride, (int)((bytes + 63) / 64));
+}
+INLINE void fetch_rows(const char* start, ptrdiff_t stride, int count, ptrdiff_t bytes) {
+    fetch_each(stride, count, bytes, [start](ptrdiff_t at, int lines) INLINE_LAMBDA { prefetch(start + at, lines); });
+}
+INLINE void fetch_rows_to_write(char* start, ptrdiff_t stride, int count, ptrdiff_t bytes) {
+    fetch_each(stride, count, bytes, [start](ptrdiff_t at, int lines) INLINE_LAMBDA { prefetch_to_write(start + at, lines); });
+}
+
 // Lines of memory that are due next, as many of the argument and of the result as a tile has classes, to be fetched while
-// it is computed: not in a burst, which would hold up what is read now. Inlined in any case: for the optimizer a function
-// that only prefetches does nothing.
+// it is computed: not in a burst, which would hold up what is read now. Inlined in any case, for the optimizer again.
 struct Ahead {
     const char* x;
     ptrdiff_t x_step;
