@@ -15,7 +15,7 @@ cdef inline bint of_whole_vecs(const Batch* b, Py_ssize_t itemsize, Py_ssize_t l
     """Whether rows that are not very short need neither turning nor a part of a vec"""
     if itemsize < <Py_ssize_t> sizeof(float) or b.x_step != itemsize or b.out_step != itemsize:
         return False
-    return b.n >= SHORT and b.n % lanes == 0
+    return b.n > SHORT and b.n % lanes == 0
 
 
 cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
