@@ -24,7 +24,7 @@ cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
     cdef Py_ssize_t lanes = REGISTER // max(itemsize, <Py_ssize_t> sizeof(float))
     cdef bint enough = b.rows >= (lanes if b.n > lanes else lanes // 2)
     cdef bint are_short = b.n <= (TURNED if turns and itemsize == sizeof(float) else SHORT)
-    if are_short and enough and goes_short(b.op.kind):
+    if are_short and enough and goes_short(b.op.kind) and not makes_targets(b):
         return b.op.how == PLAIN and (b.n <= SHORT or (b.op.kind < VJP_FROM_OUTPUT and b.n % lanes != 0))
     if b.op.kind > LOGSUMEXP and b.op.kind != JACOBIAN and (b.op.kind != DIAGONAL or b.op.how != PLAIN):
         return False

@@ -3,9 +3,9 @@
 # As in apply_tiles, the tiles are `size` numbers apart and go step by step.
 
 cdef inline bint goes_short(Kind kind) noexcept nogil:
-    return (
-        kind == VJP or kind == LOG_VJP or kind == LABELS or kind == VJP_FROM_OUTPUT or kind == LOG_VJP_FROM_OUTPUT
-    )
+    if kind == LABELS or kind == TARGETS:
+        return True
+    return kind == VJP or kind == LOG_VJP or kind == VJP_FROM_OUTPUT or kind == LOG_VJP_FROM_OUTPUT
 
 
 cdef inline vec[floating] class_of(
@@ -232,6 +232,49 @@ cdef inline bint loss_tiles(
     return True
 
 
+cdef inline bint target_tiles(
+    floating* x, const floating* v, Py_ssize_t n, Py_ssize_t size, int rows, int count, const Shift[floating]* s,
+    const vec[floating]* top, const Operation* op, Py_ssize_t row
+) noexcept nogil:
+    """As apply_loss, with targets: the losses of rows row .. row + rows, and the gradient in place of x"""
+    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef int t
+    cdef floating zero = 0, one = 1
+    cdef Plain plain
+    cdef Others others
+    cdef Sums[floating] sums[TILES]
+    cdef Sums[floating] weights[TILES]
+    cdef Sums[floating] shortfalls[TILES]
+    cdef Loss[floating] a[TILES]
+    cdef vec[floating] first[TILES]
+    cdef vec[floating] middle[TILES]
+    cdef vec[floating] here, w, largest, beyond = fill(zero)
+    cdef vec[floating] buffer[TURNED]
+    cdef floating* each = <floating*> buffer
+    for t in range(count):
+        find_dominant(x + t * size, v + t * size, n, top[t], &first[t], &middle[t], &largest)
+        sum_of_runs(v + t * size, n, weights[t])
+        for j from 0 <= j < n * lanes by lanes:
+            w = shortfall(load(x + t * size + j, lanes, zero), load(v + t * size + j, lanes, zero), s[t], plain)
+            store(each + j, w, lanes)
+        sum_of_runs(<const floating*> each, n, shortfalls[t])
+    for t in range(count):
+        tile_sum(x + t * size, True, n, &s[t].each, plain, others, NULL, &sums[t])
+    for t in range(count):
+        set_target_loss(a[t], sums[t], weights[t], shortfalls[t], s[t], middle[t], op.scale, op.z_loss, op.factor)
+        beyond = beyond + (a[t].loss + a[t].factor.hi)
+    if not all_finite(beyond):
+        return False
+    for t in range(count):
+        here = fill(zero)
+        for j from t * size <= j < t * size + n * lanes by lanes:
+            w = less_target(load(x + j, lanes, zero), load(v + j, lanes, zero), a[t].factor, in_lane(a[t].down, 0))
+            store(x + j, choose(equal(first[t], here), a[t].special, w), lanes)
+            here = here + fill(one)
+        store(<floating*> op.loss + row + t * lanes, a[t].loss, rows - t * lanes)
+    return True
+
+
 cdef inline bint apply_short_tiles(
     floating* x, const floating* v, Py_ssize_t n, Py_ssize_t size, int rows, const Operation* op, Py_ssize_t row
 ) noexcept nogil:
@@ -258,4 +301,6 @@ cdef inline bint apply_short_tiles(
         return vjp_tiles(x, v, n, size, count, s, top, op)
     if op.kind == LOG_VJP:
         return log_vjp_tiles(x, v, n, size, count, s, top, op)
+    if op.kind == TARGETS:
+        return target_tiles(x, v, n, size, rows, count, s, top, op, row)
     return loss_tiles(x, n, size, rows, count, s, op, row)

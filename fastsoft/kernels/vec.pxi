@@ -258,6 +258,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         const Shared[T]&, vec[T] scale, vec[T] middle
     )
     void sum_of_products[T](const T* y, const T* v, ptrdiff_t n, Sums[T]&, vec[T]& size)
+    void sum_of_runs[T](const T* v, ptrdiff_t n, Sums[T]&)
     void sum_of_tile[T](const T* v, ptrdiff_t n, Sums[T]&, vec[T]& size)
     T loss_of[T](T hi, T lo)
     cppclass Vjp[T]:
@@ -335,11 +336,13 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     )
     vec[T] turned[T](vec[T] e, vec[T] v, T scale, const pair[T]& mean, const pair[T]& factor)
     vec[T] turned_output[T](vec[T] y, vec[T] v, const pair[T]& mean)
+    vec[T] less_target[T](vec[T] e, vec[T] a, const pair[T]& factor, T down)
     vec[T] log_turned[T](vec[T] e, vec[T] g, const pair[T]& factor, const pair[T]& minus, T up)
     bunch[T] log_turned[T](bunch[T] e, bunch[T] g, const pair[T]& factor, const pair[T]& minus, T up)
     bunch[T] multiplied[T](bunch[T], T)
     vec[T] minus_product[T](vec[T], vec[T])
     vec[T] times[T](vec[T], vec[T])
+    vec[T] shortfall[T, How](vec[T] x, vec[T] a, const Shift[T]&, How)
     bunch[T] shortfall[T, How](bunch[T] x, bunch[T] a, const Shift[T]&, How)
     bunch[T] target_log[T](bunch[T] z, bunch[T] t)
     bunch[T] weighed[T](bunch[T] v, T scale, T middle)

@@ -508,6 +508,19 @@ template <class T> APART void sum_of_tile(const T* v, ptrdiff_t n, Sums<T>& a, v
     });
 }
 
+// The same in runs, as they are summed in TARGET.
+template <class T> APART void sum_of_runs(const T* v, ptrdiff_t n, Sums<T>& a) {
+    const ptrdiff_t lanes = vec<T>::lanes;
+    TileTree<T, All>::sum(n, All(), a, [&](ptrdiff_t j, Sums<T>& own) INLINE_LAMBDA {
+        begin_runs(own);
+        while (j < n) {
+            vec<T> run = fill(T(0));
+            for (int k = 0; k < run_length && j < n; k++, j += lanes) run = run + load(v + j * lanes, lanes, T(0));
+            end_run(own, run);
+        }
+    });
+}
+
 template <class T> INLINE T loss_of(T hi, T lo) {
     const T loss = 0 - (hi + lo);
     return loss == loss ? loss : std::numeric_limits<T>::quiet_NaN();
