@@ -211,6 +211,20 @@ def test_rows_of_few_registers(isa: str, dtype: str) -> None:
         assert_same_bits(softmax_vjp_from_output(y, v), softmax_vjp_from_output(*apart))
 
 
+@pytest.mark.parametrize("n", [400, 1000, 9001])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_between_lines(isa: str, dtype: str, n: int) -> None:
+    """A kept output and what it is multiplied by may begin in different places of a line, each its own, also in place."""
+    number = dtype_of(dtype)
+    y, v = softmax(assorted((7, n), number)), assorted((7, n), number)
+    want = softmax_vjp_from_output(np.repeat(y, 2, -1)[:, ::2], np.repeat(v, 2, -1)[:, ::2])
+    for y_shift in (0, 16, 40):
+        for v_shift in (0, 16, 56):
+            its_y, its_v = moved(y, y_shift), moved(v, v_shift)
+            assert_same_bits(softmax_vjp_from_output(its_y, its_v), want)
+            assert_same_bits(softmax_vjp_from_output(its_y, its_v, out=its_v), want)
+
+
 @pytest.mark.parametrize("n", [130, 203, 300])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_rows_that_share_lines(isa: str, dtype: str, n: int) -> None:
