@@ -56,7 +56,7 @@ cdef inline bint log_vjp_of_output_tiles(
     cdef Sums[floating] total[TILES]
     cdef pair[floating] factor, minus
     for t in range(count):
-        sum_of_tile(v + t * size, n, total[t], largest)
+        sum_of_runs(v + t * size, n, 1, total[t], largest)
         if not all_moderate(largest) or not all_finite(total[t].hi):
             return False
     for t in range(count):
@@ -160,7 +160,7 @@ cdef inline bint log_vjp_tiles(
     cdef LogVjp[floating] a[TILES]
     for t in range(count):
         find_dominant(x + t * size, v + t * size, n, top[t], &first[t], &middle[t], &largest)
-        sum_of_tile(v + t * size, n, total[t], largest)
+        sum_of_runs(v + t * size, n, 1, total[t], largest)
         if not all_moderate(largest):
             return False
     for t in range(count):
@@ -253,11 +253,11 @@ cdef inline bint target_tiles(
     cdef floating* each = <floating*> buffer
     for t in range(count):
         find_dominant(x + t * size, v + t * size, n, top[t], &first[t], &middle[t], &largest)
-        sum_of_runs(v + t * size, n, weights[t])
+        sum_of_runs(v + t * size, n, run_length, weights[t], largest)
         for j from 0 <= j < n * lanes by lanes:
             w = shortfall(load(x + t * size + j, lanes, zero), load(v + t * size + j, lanes, zero), s[t], plain)
             store(each + j, w, lanes)
-        sum_of_runs(<const floating*> each, n, shortfalls[t])
+        sum_of_runs(<const floating*> each, n, run_length, shortfalls[t], largest)
     for t in range(count):
         tile_sum(x + t * size, True, n, &s[t].each, plain, others, NULL, &sums[t])
     for t in range(count):

@@ -258,8 +258,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         const Shared[T]&, vec[T] scale, vec[T] middle
     )
     void sum_of_products[T](const T* y, const T* v, ptrdiff_t n, Sums[T]&, vec[T]& size)
-    void sum_of_runs[T](const T* v, ptrdiff_t n, Sums[T]&)
-    void sum_of_tile[T](const T* v, ptrdiff_t n, Sums[T]&, vec[T]& size)
+    void sum_of_runs[T](const T* v, ptrdiff_t n, int length, Sums[T]&, vec[T]& size)
     T loss_of[T](T hi, T lo)
     cppclass Vjp[T]:
         pair[T] mean

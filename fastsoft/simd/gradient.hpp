@@ -497,28 +497,23 @@ template <class T> APART void sum_of_products(const T* y, const T* v, ptrdiff_t 
     });
 }
 
-// The sum of v likewise.
-template <class T> APART void sum_of_tile(const T* v, ptrdiff_t n, Sums<T>& a, vec<T>& size) {
+// The sum of v likewise, in runs of `length`; a loop, for it is a small part of what asks for it.
+template <class T> APART void sum_of_runs(const T* v, ptrdiff_t n, int length, Sums<T>& a, vec<T>& size) {
     const ptrdiff_t lanes = vec<T>::lanes;
+    Sums<T> lane[vec<T>::lanes];
     size = fill(T(0));
-    TileTree<T, All>::sum(n, All(), a, [&](ptrdiff_t j, Sums<T>& own) INLINE_LAMBDA {
-        begin_runs(own);
-        for (; j < n; j += lanes) end_run(own, load(v + j * lanes, lanes, T(0)));
-        size = larger(absolute(own.hi), size);
-    });
-}
-
-// The same in runs, as they are summed in TARGET.
-template <class T> APART void sum_of_runs(const T* v, ptrdiff_t n, Sums<T>& a) {
-    const ptrdiff_t lanes = vec<T>::lanes;
-    TileTree<T, All>::sum(n, All(), a, [&](ptrdiff_t j, Sums<T>& own) INLINE_LAMBDA {
-        begin_runs(own);
-        while (j < n) {
+    for (ptrdiff_t i = 0; i < lanes && i < n; i++) {
+        begin_runs(lane[i]);
+        for (ptrdiff_t j = i; j < n;) {
             vec<T> run = fill(T(0));
-            for (int k = 0; k < run_length && j < n; k++, j += lanes) run = run + load(v + j * lanes, lanes, T(0));
-            end_run(own, run);
+            for (int k = 0; k < length && j < n; k++, j += lanes) run = run + load(v + j * lanes, lanes, T(0));
+            end_run(lane[i], run);
         }
-    });
+        size = larger(absolute(lane[i].hi), size);
+    }
+    for (ptrdiff_t step = lanes / 2; step > 0; step /= 2)  // as TileTree
+        for (ptrdiff_t i = 0; i < step && i + step < n; i++) merge(lane[i], lane[i + step], All());
+    a = lane[0];
 }
 
 template <class T> INLINE T loss_of(T hi, T lo) {
