@@ -38,7 +38,7 @@ cdef inline void take_outputs(
 
 
 cdef inline void add_output(
-    const floating* y, const floating* v, Py_ssize_t n, int begins, Sums[floating]* dot
+    const floating* y, const floating* v, Py_ssize_t n, int between, Sums[floating]* dot
 ) noexcept nogil:
     """The sum of a row's products"""
     cdef Py_ssize_t i, start, stop, step = product_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
@@ -46,7 +46,7 @@ cdef inline void add_output(
     for start from 0 <= start < n by BLOCK:
         stop = min(n, start + BLOCK)
         begin_runs(a)
-        i = add_steps(a, y, v, start, stop, begins)
+        i = add_steps(a, y, v, start, stop, between)
         while i < stop:
             add_runs(a, y + i, v + i, stop - i)
             i += step
@@ -56,14 +56,11 @@ cdef inline void add_output(
             merge(dot[0], a)
 
 
-cdef inline int which_begin_lines(const Batch* b, element* unused) noexcept nogil:
-    """Whether y and v begin with a line of memory, as far as that matters: of most rows, as of the first"""
-    cdef int begins = 0
-    if b.n * <Py_ssize_t> sizeof(element) < LINES or <uintptr_t> b.x % REGISTER == 0:
-        begins |= x_lines
+cdef inline int lie_between_lines(const Batch* b, element* unused) noexcept nogil:
+    """`between` of add_steps: of the first row, as of most; of short rows it does not matter"""
     if b.n * <Py_ssize_t> sizeof(element) < LINES or <uintptr_t> b.v % REGISTER == 0:
-        begins |= v_lines
-    return begins
+        return 0
+    return 1 if <uintptr_t> b.x % REGISTER == 0 else 2
 
 
 cdef inline Py_ssize_t to_lines(const floating* y, const floating* z, Py_ssize_t n, Way way) noexcept nogil:
@@ -92,7 +89,7 @@ cdef inline void turn_output_row(
 
 cdef inline void overlap_outputs(
     const floating* y, const floating* v, floating* z, const pair[floating]* means, int r, const floating* next_y,
-    const floating* next_v, Py_ssize_t n, int begins, Way way, Seam[floating]* seam, Sums[floating]* dot
+    const floating* next_v, Py_ssize_t n, int between, Way way, Seam[floating]* seam, Sums[floating]* dot
 ) noexcept nogil:
     """turn_output_row of one row, and add_output of another"""
     cdef Py_ssize_t step = product_vecs * REGISTER // <Py_ssize_t> sizeof(floating), near = NEAR // sizeof(floating)
@@ -105,7 +102,7 @@ cdef inline void overlap_outputs(
     for start from 0 <= start < n by BLOCK:
         stop = min(n, start + BLOCK)
         begin_runs(a)
-        i = overlap_steps(a, next_y, next_v, start, stop - skip, begins, near, y, v, z, mean, way, seam)
+        i = overlap_steps(a, next_y, next_v, start, stop - skip, between, near, y, v, z, mean, way, seam)
         while i < stop:
             add_runs(a, next_y + i, next_v + i, stop - i)
             turn_some(y + i, v + i, z + i, n - skip - i, mean, way, seam)
@@ -129,16 +126,16 @@ cdef inline void settle_outputs(OutputStage[floating]* s) noexcept nogil:
 
 
 cdef inline void overlap_groups(
-    OutputStage[floating]* last, OutputStage[floating]* next, Py_ssize_t n, int begins, Way way, Seam[floating]* seam
+    OutputStage[floating]* last, OutputStage[floating]* next, Py_ssize_t n, int between, Way way, Seam[floating]* seam
 ) noexcept nogil:
     """z of the last group, and the sums of the next, of which either may be smaller, or none"""
     cdef int r
     for r in range(max(last.count, next.count)):
         if r >= last.count:
-            add_output(next.y[r], next.v[r], n, begins, &next.dots[r])
+            add_output(next.y[r], next.v[r], n, between, &next.dots[r])
         elif r < next.count:
             overlap_outputs(
-                last.y[r], last.v[r], last.z[r], &last.mean, r, next.y[r], next.v[r], n, begins, way, seam,
+                last.y[r], last.v[r], last.z[r], &last.mean, r, next.y[r], next.v[r], n, between, way, seam,
                 &next.dots[r]
             )
         else:
@@ -169,7 +166,7 @@ cdef inline void run_overlapped_output(
     cdef OutputStage[floating]* next = &stages[1]
     cdef Py_ssize_t i = start, few = rows_in_group(b, REGISTER // sizeof(floating))
     cdef bint in_turn = b.n * <Py_ssize_t> sizeof(floating) > OVERLAP and not b.stream
-    cdef int begins = which_begin_lines(b, unused)
+    cdef int between = lie_between_lines(b, unused)
     cdef floating zero = 0
     cdef Seam[floating] seam
     cdef Near near
@@ -186,9 +183,9 @@ cdef inline void run_overlapped_output(
             group_or_rows(last.y, last.v, last.z, last.count, b.n, &b.op, last.first, NULL)
             last.count = 0
         if b.stream:
-            overlap_groups(last, next, b.n, both_lines, past, &seam)
+            overlap_groups(last, next, b.n, 0, past, &seam)
         else:
-            overlap_groups(last, next, b.n, begins, near, NULL)
+            overlap_groups(last, next, b.n, between, near, NULL)
         if next.count > 0:
             settle_outputs(next)
         last, next = next, last

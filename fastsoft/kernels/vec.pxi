@@ -306,10 +306,9 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         pair[T] mean
         bint ordinary
     void add_runs[T](Sums[T]&, const T* x, const T* v, ptrdiff_t left)
-    int x_lines, v_lines, both_lines
-    ptrdiff_t add_steps[T](Sums[T]&, const T* x, const T* v, ptrdiff_t i, ptrdiff_t stop, int begins)
+    ptrdiff_t add_steps[T](Sums[T]&, const T* x, const T* v, ptrdiff_t i, ptrdiff_t stop, int between)
     ptrdiff_t overlap_steps[T, Way](
-        Sums[T]&, const T* next_y, const T* next_v, ptrdiff_t i, ptrdiff_t stop, int begins, ptrdiff_t near,
+        Sums[T]&, const T* next_y, const T* next_v, ptrdiff_t i, ptrdiff_t stop, int between, ptrdiff_t near,
         const T* y, const T* v, T* z, const pair[T]& mean, Way, Seam[T]*
     )
     void map_some[T, Map](

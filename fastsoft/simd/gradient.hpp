@@ -32,12 +32,10 @@ template <class T> INLINE void add_runs(Sums<T>& a, const T* x, const T* v, ptrd
         end_run(a, run);
     }
 }
-// Which of two rows, as of all rows after each other, begin with a line of memory.
-enum Begins { no_lines = 0, x_lines = 1, v_lines = 2, both_lines = 3 };
 // The same for product_vecs at a time, from i on as far as all are there before `stop`, and with each of them other(i).
-// Says how far it came.
+// Says how far it came. `between`: 0, or 1 where v does not begin with a line of memory, or 2 where x does not either.
 template <class T, class Other>
-INLINE ptrdiff_t add_steps(Sums<T>& a, const T* x, const T* v, ptrdiff_t i, ptrdiff_t stop, int begins, Other other) {
+INLINE ptrdiff_t add_steps(Sums<T>& a, const T* x, const T* v, ptrdiff_t i, ptrdiff_t stop, int between, Other other) {
     const ptrdiff_t step = product_vecs * vec<T>::lanes;
     const auto go = [&](auto from_x, auto from_v, ptrdiff_t end) INLINE_LAMBDA {
         for (; i + step <= end; i += step) {
@@ -50,16 +48,14 @@ INLINE ptrdiff_t add_steps(Sums<T>& a, const T* x, const T* v, ptrdiff_t i, ptrd
         }
     };
     if constexpr (whole_lines) {
-        const ptrdiff_t end = stop - vec<T>::lanes;
-        if (begins == no_lines) go(Lines<T>(x + i), Lines<T>(v + i), end);
-        else if (begins == v_lines) go(Lines<T>(x + i), Vecs<T>{v + i}, end);
-        else if (begins == x_lines) go(Vecs<T>{x + i}, Lines<T>(v + i), end);
+        if (between == 1) go(Vecs<T>{x + i}, Lines<T>(v + i), stop - vec<T>::lanes);
+        else if (between == 2) go(Lines<T>(x + i), Lines<T>(v + i), stop - vec<T>::lanes);
     }
     go(Vecs<T>{x + i}, Vecs<T>{v + i}, stop);
     return i;
 }
-template <class T> INLINE ptrdiff_t add_steps(Sums<T>& a, const T* x, const T* v, ptrdiff_t i, ptrdiff_t stop, int begins) {
-    return add_steps(a, x, v, i, stop, begins, [](ptrdiff_t) INLINE_LAMBDA {});
+template <class T> INLINE ptrdiff_t add_steps(Sums<T>& a, const T* x, const T* v, ptrdiff_t i, ptrdiff_t stop, int between) {
+    return add_steps(a, x, v, i, stop, between, [](ptrdiff_t) INLINE_LAMBDA {});
 }
 template <class T, int U> INLINE void add_exactly(Sums<T>& a, vec<T, U> b) {
     for (int k = 0; k < U; k++) end_run(a, part(b, k));
@@ -332,9 +328,9 @@ INLINE void turn_some(const T* y, const T* v, T* z, ptrdiff_t left, const pair<T
 }
 // add_steps of one row, and turn_some of another.
 template <class T, class Way>
-INLINE ptrdiff_t overlap_steps(Sums<T>& a, const T* next_y, const T* next_v, ptrdiff_t i, ptrdiff_t stop, int begins,
+INLINE ptrdiff_t overlap_steps(Sums<T>& a, const T* next_y, const T* next_v, ptrdiff_t i, ptrdiff_t stop, int between,
                                ptrdiff_t near, const T* y, const T* v, T* z, const pair<T>& mean, Way way, Seam<T>* seam) {
-    return add_steps(a, next_y, next_v, i, stop, begins, [&](ptrdiff_t i) INLINE_LAMBDA {
+    return add_steps(a, next_y, next_v, i, stop, between, [&](ptrdiff_t i) INLINE_LAMBDA {
         prefetch(next_y + i + near, product_vecs);
         prefetch(next_v + i + near, product_vecs);
         turn_some(y + i, v + i, z + i, product_vecs * vec<T>::lanes, mean, way, seam);
