@@ -214,7 +214,7 @@ def test_rows_of_few_registers(isa: str, dtype: str) -> None:
 @pytest.mark.parametrize("n", [400, 1000, 9001])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_rows_between_lines(isa: str, dtype: str, n: int) -> None:
-    """A kept output and what it is multiplied by may begin in different places of a line, each its own, also in place."""
+    """A kept output and what it is multiplied by may begin anywhere in a line, each in its own place, also in place."""
     number = dtype_of(dtype)
     y, v = softmax(assorted((7, n), number)), assorted((7, n), number)
     want = softmax_vjp_from_output(np.repeat(y, 2, -1)[:, ::2], np.repeat(v, 2, -1)[:, ::2])
