@@ -21,15 +21,6 @@ cdef inline vec[floating] tile_nan(const floating* x, Py_ssize_t n) noexcept nog
     return a
 
 
-cdef inline void fold_lanes(Sums[floating]* lane, Which which) noexcept nogil:
-    """Into lane[0], as a tree over lanes whose numbers differ in one bit, the highest first"""
-    cdef Py_ssize_t i, half_way = REGISTER // sizeof(floating) // 2
-    while half_way > 0:
-        for i in range(half_way):
-            merge(lane[i], lane[i + half_way], which)
-        half_way //= 2
-
-
 cdef inline const Ahead* of_tile(const Ahead* ahead, int t) noexcept nogil:
     return ahead + t if ahead != NULL else ahead
 
@@ -105,7 +96,7 @@ cdef inline void tile_sum(
         tile_others(x, keep, n, shared, how, ahead, total)
         return
     tile_lanes(x, keep, n, shared, how, which, ahead, lane)
-    fold_lanes(lane, which)
+    fold_lanes(&lane[0], n, which)
     total[0] = lane[0]
 
 

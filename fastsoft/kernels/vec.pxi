@@ -222,6 +222,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     void sum_of_others[T](const T* terms, const T* x, T* e, ptrdiff_t n, const Shared[T]&, Sums[T]&)
     void fold[T](Sums[T]*, int count, All)
     void fold[T](Sums[T]*, int count, Others)
+    void fold_lanes[T, Which](Sums[T]*, ptrdiff_t n, Which)
     void fold_sums[T, Which](Sums[T]*, int count, ptrdiff_t n, Which)
     bunch[T] scaled[T](bunch[T] e, const pair[T]& r)
     vec[T] scaled[T](vec[T] e, const pair[T]& r)

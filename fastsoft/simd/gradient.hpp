@@ -507,8 +507,7 @@ template <class T> APART void sum_of_runs(const T* v, ptrdiff_t n, int length, S
         }
         size = larger(absolute(lane[i].hi), size);
     }
-    for (ptrdiff_t step = lanes / 2; step > 0; step /= 2)  // as TileTree
-        for (ptrdiff_t i = 0; i < step && i + step < n; i++) merge(lane[i], lane[i + step], All());
+    fold_lanes(lane, n, All());
     a = lane[0];
 }
 

@@ -397,17 +397,11 @@ template <class T, class Which> INLINE void merge(Sums<T>& a, const Sums<T>& b, 
 template <class T> INLINE void join(vec<T>& a, vec<T> b) { a = larger(a, b); }
 template <class T> INLINE void join(pair<T>& a, const pair<T>& b) { merge_values(a, b); }
 template <class T> INLINE void join(Sums<T>& a, const Sums<T>& b) { merge(a, b); }
-template <class T> struct Whole { vec<T> hi, lo; };  // of All, or Exact, in a row of few classes: hi add up exactly
-template <class T> INLINE void join(Whole<T>& a, const Whole<T>& b) { a = {a.hi + b.hi, a.lo + b.lo}; }
 template <int k, class T> INLINE pair<T> swap_lanes(const pair<T>& a) { return {swap_lanes<k>(a.hi), swap_lanes<k>(a.lo)}; }
-template <int k, class T> INLINE Whole<T> swap_lanes(const Whole<T>& a) { return {swap_lanes<k>(a.hi), swap_lanes<k>(a.lo)}; }
 template <int k, class T> INLINE Sums<T> swap_lanes(const Sums<T>& a) {
     return {swap_lanes<k>(a.hi), swap_lanes<k>(a.lo), swap_lanes<k>(a.ties)};
 }
 template <int k, class T> INLINE pair<T> pick(const pair<T>& a, const pair<T>& b) {
-    return {pick<k>(a.hi, b.hi), pick<k>(a.lo, b.lo)};
-}
-template <int k, class T> INLINE Whole<T> pick(const Whole<T>& a, const Whole<T>& b) {
     return {pick<k>(a.hi, b.hi), pick<k>(a.lo, b.lo)};
 }
 template <int k, class T> INLINE Sums<T> pick(const Sums<T>& a, const Sums<T>& b) {
@@ -416,10 +410,9 @@ template <int k, class T> INLINE Sums<T> pick(const Sums<T>& a, const Sums<T>& b
 template <class A> INLINE void take(A& a, const A& from) { a = from; }
 template <class T> INLINE void take(pair<T>& a, const Sums<T>& from) { a.hi = from.hi; a.lo = from.lo; }
 template <class T> INLINE void take(Sums<T>& a, const pair<T>& from) { a.hi = from.hi; a.lo = from.lo; }
-template <class T> INLINE void take(Whole<T>& a, const Sums<T>& from) { a.hi = from.hi; a.lo = from.lo; }
-template <class T> INLINE void take(Sums<T>& a, const Whole<T>& from) { a.hi = from.hi; a.lo = from.lo; }
-// A is what of each row is folded: of sums without ties, a pair.
-template <int k, class A> struct Fold {
+// A is what of each row is folded: of sums without ties, a pair; `exact`: one whose hi add up without a rounding, as those
+// of All, or Exact, of few classes do.
+template <int k, class A, bool exact = false> struct Fold {
     template <class B> static INLINE void rows(B* a, int count) {
         for (int i = 0; i < (count < k ? count : k); i++) {
             A own, next, other;
@@ -431,18 +424,19 @@ template <int k, class A> struct Fold {
             } else {
                 other = swap_lanes<k>(own);
             }
-            join(own, other);
+            if constexpr (exact) own = {own.hi + other.hi, own.lo + other.lo};
+            else join(own, other);
             take(a[i], own);
         }
-        Fold<k / 2, A>::rows(a, count < k ? count : k);
+        Fold<k / 2, A, exact>::rows(a, count < k ? count : k);
     }
 };
-template <class A> struct Fold<0, A> {
+template <class A, bool exact> struct Fold<0, A, exact> {
     template <class B> static INLINE void rows(B*, int) {}
 };
 template <class T> APART void fold(vec<T>* a, int count) { Fold<vec<T>::lanes / 2, vec<T>>::rows(a, count); }
 template <class T> APART void fold(Sums<T>* a, int count, All) { Fold<vec<T>::lanes / 2, pair<T>>::rows(a, count); }
-template <class T> APART void fold_few(Sums<T>* a, int count) { Fold<vec<T>::lanes / 2, Whole<T>>::rows(a, count); }
+template <class T> APART void fold_few(Sums<T>* a, int count) { Fold<vec<T>::lanes / 2, pair<T>, true>::rows(a, count); }
 template <class T> APART void fold(Sums<T>* a, int count, Others) { Fold<vec<T>::lanes / 2, Sums<T>>::rows(a, count); }
 
 // The same of sums that began with begin(a, n, which).

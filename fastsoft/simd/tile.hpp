@@ -310,6 +310,12 @@ INLINE void tile_lanes_some(Sums<T>* lane, T* x, bool keep, ptrdiff_t j, ptrdiff
     take_apart(a, own, which);
 }
 
+// The sums of n classes, class j in lane j mod lanes, into lane[0]: as a tree over lanes whose numbers differ in one bit,
+// the highest first.
+template <class T, class Which> INLINE void fold_lanes(Sums<T>* lane, ptrdiff_t n, Which which) {
+    for (ptrdiff_t step = vec<T>::lanes / 2; step > 0; step /= 2)
+        for (ptrdiff_t i = 0; i < step && i + step < n; i++) merge(lane[i], lane[i + step], which);
+}
 // Sums of n classes as a tree: what one lane of a row by itself would add up, and then as `fold` does. `lane(j, a)` gives
 // the sums of classes j, j + lanes, ...
 template <class T, class Which, int i = 0, int step = 1> struct TileTree {
