@@ -40,8 +40,8 @@ LARGEST = 1 << 24  # the most elements of a result: there are n times more in Ja
 ROUNDS = 3
 BLOCK = 256 << 10  # bytes of the rows on which exp is timed: in every second-level cache
 
-# Multiplications, fused with an addition or not, of one register in exp_shifted (fastsoft/simd/math.hpp). Its lone
-# additions do not count: some CPUs do them beside multiplications. So no CPU can be faster than this.
+# Multiplications, fused with an addition or not, of one register in `reduced` and `term` (fastsoft/simd/math.hpp);
+# lone additions do not count: some CPUs do them beside multiplications. So no CPU can be faster than this.
 MULTIPLICATIONS = {"float32": 8, "float64": 15}
 WORK_TYPE = {"float16": "float32", "bfloat16": "float32", "float32": "float32", "float64": "float64"}
 NO_EXP = ("softmax_vjp_from_output", "cross_entropy")  # all others need one for each class

@@ -95,10 +95,11 @@ def test_multiplications_are_those_of_the_header(roofline: Any) -> None:
     counted = {{"f": "float32", "d": "float64"}[name[0]]: 6 + numbers.count(",") for name, numbers in lists}
     assert counted == roofline.MULTIPLICATIONS
     value = source[source.index("vec<T, U> value(") :].partition("}")[0]
-    exp = source[source.index("Term<T, U> exp_shifted(") :].partition("    else return")[0]
-    first, _, rest = exp.partition("if constexpr (!has_fma")
-    with_fma = value + first + rest[rest.index("const vec<T, U> r_hi") :]
-    for other in ("r_hi + sub_mul(z.lo, k, lo)", "mul_add(r2, polynomial(r, C::exp_quarter_exact), r)"):
+    first, _, rest = source[source.index("Reduced<T, U> reduced(pair") :].partition("if constexpr (is_in_two_parts")
+    steps = first + rest[rest.index("const vec<T, U> r_hi") :].partition("exp_less_1")[0]
+    last = source[source.index("if constexpr (C::by_quarters && std::is_same<Which, Exact>") :]
+    with_fma = value + steps + last.partition("    else\n")[0]
+    for other in ("r_hi + sub_mul(z.lo, k, lo)", "mul_add(a.square, polynomial(a.r, C::exp_quarter_exact), a.r)"):
         assert other in with_fma
         with_fma = with_fma.replace(other, "")
     assert len(re.findall(r"mul_add|mul_sub|sub_mul|r \* r", with_fma)) == 6  # besides those in the polynomial

@@ -27,16 +27,17 @@ cdef inline void block_weigh(
 ) noexcept nogil:
     """WEIGH"""
     cdef floating zero = 0, scale, middle
-    cdef Py_ssize_t i, end, lanes = REGISTER // sizeof(floating), step = term_together * lanes
+    cdef Exact exact
+    cdef Py_ssize_t i, end, lanes = REGISTER // sizeof(floating), step = exp_vecs(zero, exact) * lanes
     cdef Py_ssize_t ahead = (p.last - p.first) * p.n  # the next group, as in block_sum
     cdef int r
     cdef const floating* x
     cdef const floating* v
     cdef floating* y
     cdef Shared[floating] s
-    cdef Exact exact
     cdef Sums[floating] a, d
     cdef pair[floating] run
+    cdef Begun[floating, Exact] terms, next_terms
     if How is Plain:
         if are_few(p.n, zero):
             few_weighed(p[0], how, sums, dots)
@@ -46,14 +47,16 @@ cdef inline void block_weigh(
         s = of_row(p.shared[0], r)
         begin(a, p.n, exact)
         begin_runs(d)
+        begin_terms(next_terms, x + start, stop - start, s, how, exact)
         i = start
         while i < stop:
             end = min(stop, i + weighed_run * lanes)
             begin_run(run)
+            i = weigh_steps(a, run, next_terms, x, v, y, i, end, stop, s, how, scale, middle, ahead)
             while i < end:
-                prefetch(x + i + ahead, term_together)
-                prefetch(v + i + ahead, term_together)
-                weigh_some(a, run, x + i, v + i, y + i, stop - i, s, how, scale, middle)
+                terms = next_terms
+                begin_terms(next_terms, x + i + step, stop - i - step, s, how, exact)
+                weigh_last(a, run, terms, x + i, v + i, y + i, stop - i, s, how, scale, middle)
                 i += step
             end_run(d, run)
         finish(a, p.n, exact, stop - start == BLOCK)

@@ -7,8 +7,7 @@ cdef enum:
     TURNED = 48  # of softmax and its like where turning them round is fast
     TILES = 4  # that are computed at once
     TO_LINE = 768  # bytes of a row from which it is written by whole lines
-    NEAR = 2048  # bytes by which what comes next is fetched into the nearest cache
-    FAR = 16384  # the same, where a group of rows is long;
+    FAR = 16384  # bytes by which what comes next is fetched, as NEAR, where a group of rows is long;
     FOLLOWING = 262144  # up to so many bytes of it the next group is fetched instead
     BEYOND = 8192  # the same as NEAR, from beyond the caches
     MAX_NDIM = 64

@@ -14,15 +14,26 @@ cdef inline void take_rows(
     element* unused
 ) noexcept nogil:
     """The next group from row i on, if there is one; its exponentials go to scratch, unless that is NULL"""
-    cdef Py_ssize_t r
+    cdef Py_ssize_t r, x_stride, out_stride
+    cdef const char* x
+    cdef char* out
+    cdef bint even
     s.count = <int> max(0, min(rows_in_group(b, REGISTER // sizeof(floating)), stop - i))
     s.waits = False
     s.seam = seam if b.stream else <Seam[floating]*> NULL
     s.ahead = BEYOND if b.rows * b.n * <Py_ssize_t> sizeof(element) >= STREAM else NEAR
+    if s.count == 0:
+        return
+    even = evenly(b, i, s.count)
+    x, x_stride = b.x + offset(b, b.x_stride, i), b.x_stride[b.ndim - 1] if b.ndim > 0 else 0
+    out, out_stride = b.out + offset(b, b.out_stride, i), b.out_stride[b.ndim - 1] if b.ndim > 0 else 0
     for r in range(s.count):
-        s.x[r] = <const floating*> (b.x + offset(b, b.x_stride, i + r))
-        s.y[r] = <floating*> (b.out + offset(b, b.out_stride, i + r))
+        if not even:
+            x, out = b.x + offset(b, b.x_stride, i + r), b.out + offset(b, b.out_stride, i + r)
+        s.x[r], s.y[r] = <const floating*> x, <floating*> out
         s.e[r] = scratch + r * b.n if scratch != NULL else s.y[r]
+        x += x_stride
+        out += out_stride
 
 
 cdef inline void end_some(
@@ -90,63 +101,36 @@ cdef inline void sum_overlapped(
 ) noexcept nogil:
     """As rows_sum; with it the maxima of `next`, which has as many rows, and the last step of `last`, if it waits"""
     cdef floating zero = 0, low = -INFINITY
-    cdef int r, vecs = exp_vecs(zero, which)
-    cdef Py_ssize_t i, start, stop, skip, room, step = vecs * REGISTER // <Py_ssize_t> sizeof(floating)
-    cdef Py_ssize_t near = NEAR // sizeof(floating)
-    cdef bint many = n >= many_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
-    cdef bint keeps = Which is All, ends = last.waits
-    cdef bint spare = together > 1 or floating is double or Which is All  # registers, for one more exp in this function
-    cdef const floating* x
-    cdef const floating* following
-    cdef floating* e
-    cdef const floating* before
-    cdef floating* y
-    cdef Shared[floating] s, its
-    cdef pair[floating] factor
-    cdef Log[floating] log
+    cdef int r
+    cdef Py_ssize_t start, skip, step = exp_vecs(zero, which) * REGISTER // <int> sizeof(floating)
+    cdef Shared[floating] s
     cdef Sums[floating] a
-    cdef vec[floating] top
+    cdef Beside[floating] b
+    b.ahead, b.seam = now.ahead, last.seam
     for r in range(now.count):
-        x, e, following, y = now.x[r], now.e[r], next.x[r], last.y[r]
-        before = last.x[r]
-        if Which is All:
-            before = last.e[r]
+        b.following, b.top, b.y = next.x[r], fill(low), last.y[r]
         s = of_row(shared[0], r)
-        factor, log, its = of_row(last.factor, r), of_row(last.log, r), of_row(last.shared, r)
-        top = fill(low)
-        skip = 0
-        if ends:
-            skip = to_line(y, n, last.seam != NULL)
-            end_some(before, y, skip, 1, &factor, &log, &its, how, which, last.seam)
-        room = n - skip
+        if Which is All:
+            b.from_, b.factor = last.e[r], of_row(last.factor, r)
+        else:
+            b.from_, b.log, b.shared = last.x[r], of_row(last.log, r), of_row(last.shared, r)
+        skip, b.room = 0, 0
+        if last.waits:
+            skip = to_line(b.y, n, last.seam != NULL)
+            end_some(b.from_, b.y, skip, 1, &b.factor, &b.log, &b.shared, how, which, last.seam)
+            b.from_ += skip
+            b.y += skip
+            b.room = n - skip
         for start from 0 <= start < n by BLOCK:
-            stop = min(n, start + BLOCK)
-            begin(a, n, which)
-            i = start
-            while i + step <= stop:
-                prefetch(<const char*> (following + i) + now.ahead, vecs)
-                if keeps:
-                    prefetch_to_write(e + i + near, vecs)
-                collect_some(a, x + i, e + i if keeps else <floating*> NULL, step, s, how, which, many)
-                max_some(top, following + i, step, vecs)
-                if ends and i + step <= room:
-                    end_some(before + skip + i, y + skip + i, step, vecs, &factor, &log, &its, how, which, last.seam)
-                i += step
-            if i < stop:
-                prefetch(<const char*> (following + i) + now.ahead, vecs)
-                if spare:
-                    collect_last(a, x + i, e + i if keeps else <floating*> NULL, stop - i, s, how, which, many)
-                else:
-                    collect_some(a, x + i, e + i if keeps else <floating*> NULL, stop - i, s, how, which, many)
-                max_some(top, following + i, stop - i, vecs)
-            finish(a, n, which, stop - start == BLOCK)
+            sum_block(a, now.x[r], now.e[r], start, min(n, start + BLOCK), n, s, how, which, b)
+            finish(a, n, which, n - start >= BLOCK)
             if start == 0:
                 total[r] = a
             else:
                 merge(total[r], a)
-        next.tops[r] = top
-        if ends:
-            end_row(last, r, n, skip + room // step * step, how, which)
+        next.tops[r] = b.top
+        if last.waits:
+            end_row(last, r, n, skip + b.room // step * step, how, which)
     last.waits = False
 
 
@@ -172,10 +156,14 @@ cdef inline void apply_overlapped(
     cdef Shift[floating] s
     cdef Sums[floating] sums[16]
     cdef floating zero = 0
+    cdef int r
     cdef bint spare = together > 1 or floating is double or Which is All  # as above: not where log_softmax is ended
     cdef bint few = How is Plain and are_few(n, zero) and now.seam == NULL and (spare or not last.waits)
     group_shift(now.x, now.count, n, now.tops[0], op, how, &s)
-    if next.count == now.count and (not last.waits or last.count == now.count):
+    if next.count == 0 and last.waits:
+        for r in range(now.count):
+            next.x[r] = now.x[r]  # for their maxima, of which nothing is made
+    if (next.count == now.count or next.count == 0 and last.waits) and (not last.waits or last.count == now.count):
         if How is Plain:
             if few:
                 few_overlapped(last[0], now[0], next[0], n, s.each, how, which, &sums[0])

@@ -48,12 +48,13 @@ cdef inline void block_sum(
     cdef floating zero = 0
     cdef int r, vecs = exp_vecs(zero, which)
     cdef Py_ssize_t i, step = vecs * REGISTER // <Py_ssize_t> sizeof(floating), classes = min(n - start, BLOCK)
-    cdef Py_ssize_t near = NEAR // sizeof(floating), ahead = FAR // sizeof(floating)
+    cdef Py_ssize_t ahead = FAR // sizeof(floating)
     cdef bint many = classes >= many_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
     cdef const floating* from_x
     cdef floating* to
     cdef Shared[floating] s
     cdef Sums[floating] a
+    cdef Begun[floating, Which] now, next
     if count * n * <Py_ssize_t> sizeof(floating) <= FOLLOWING:
         ahead = count * n  # as a rule the next group, which is read at once then, for its maxima
     for r in range(count):
@@ -61,17 +62,13 @@ cdef inline void block_sum(
         to = e[r] + start if e != NULL else <floating*> NULL
         s = of_row(shared[0], row + r)
         begin(a, n, which)
-        i = 0
-        while i + step <= classes:
-            prefetch(from_x + i + ahead, vecs)
-            if keep and i + near < classes:  # beyond it may lie what another thread writes
-                prefetch_to_write(to + i + near, vecs)
-            elif to != NULL:
-                prefetch_to_write(to + i, vecs)
-            collect_some(a, from_x + i, to + i if keep else <floating*> NULL, step, s, how, which, many)
+        begin_terms(next, from_x, classes, s, how, which)
+        i = sum_alone(a, next, from_x, to, keep, 0, classes, s, how, which, many, ahead)
+        while i < classes:
+            now = next
+            begin_terms(next, from_x + i + step, classes - i - step, s, how, which)
+            collect_last(a, now, from_x + i, to + i, keep, classes - i, s, how, which, many)
             i += step
-        if i < classes:
-            collect_last(a, from_x + i, to + i if keep else <floating*> NULL, classes - i, s, how, which, many)
         finish(a, n, which, classes == BLOCK)
         total[r] = a
 

@@ -142,6 +142,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         S* operator[](ptrdiff_t)
     enum:
         PANEL_TILES "fastsoft::panel_tiles"
+        NEAR "fastsoft::near_bytes"
     void read_panel[T, S](
         const S* x, ptrdiff_t step, ptrdiff_t n, int count, ptrdiff_t left, T* tiles, ptrdiff_t apart, vec[T]* top
     )
@@ -178,11 +179,12 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     void set_shift[T, How](Shift[T]&, vec[T] max, vec[T] nan, const Factor&, How)
     void set_largest[T, How](Shift[T]&, How)
     void begin[T, Which](Sums[T]&, ptrdiff_t n, Which)
-    void collect_some[T, How, Which](
-        Sums[T]&, const T* x, T* e, ptrdiff_t left, const Shared[T]&, How, Which, bint many
-    )
+    cppclass Begun "fastsoft::BegunSome"[T, Which]:
+        pass
+    void begin_terms[T, How, Which](Begun[T, Which]&, const T* x, ptrdiff_t left, const Shared[T]&, How, Which)
     void collect_last[T, How, Which](
-        Sums[T]&, const T* x, T* e, ptrdiff_t left, const Shared[T]&, How, Which, bint many
+        Sums[T]&, const Begun[T, Which]&, const T* x, T* e, bint keep, ptrdiff_t left, const Shared[T]&, How, Which,
+        bint many
     )
     void max_some[T](vec[T]&, const T* x, ptrdiff_t left, int vecs)
     cppclass Seam[T]:
@@ -204,6 +206,25 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         pair[T] factor
         Shared[T] shared
         Log[T] log
+    cppclass Beside[T]:
+        const T* following
+        ptrdiff_t ahead
+        vec[T] top
+        const T* from_ "from"
+        T* y
+        ptrdiff_t room
+        Seam[T]* seam
+        pair[T] factor
+        Shared[T] shared
+        Log[T] log
+    ptrdiff_t sum_alone[T, How, Which](
+        Sums[T]&, Begun[T, Which]&, const T* x, T* e, bint keep, ptrdiff_t i, ptrdiff_t stop, const Shared[T]&, How,
+        Which, bint many, ptrdiff_t ahead
+    )
+    void sum_block[T, How, Which](
+        Sums[T]&, const T* x, T* e, ptrdiff_t start, ptrdiff_t stop, ptrdiff_t n, const Shared[T]&, How, Which,
+        Beside[T]&
+    )
     void finish[T, Which](Sums[T]&, ptrdiff_t n, Which, bint full)
     int few_classes
     void merge[T](Sums[T]&, const Sums[T]&)
@@ -316,8 +337,13 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         const T* x, const T* v, T* y, Map, ptrdiff_t left, T scale, T middle, const pair[T]& factor,
         const pair[T]& mean, const pair[T]& minus
     )
-    void weigh_some[T, How](
-        Sums[T]&, pair[T]& run, const T* x, const T* v, T* y, ptrdiff_t left, const Shared[T]&, How, T scale, T middle
+    void weigh_last[T, How](
+        Sums[T]&, pair[T]& run, const Begun[T, Exact]&, const T* x, const T* v, T* y, ptrdiff_t left, const Shared[T]&,
+        How, T scale, T middle
+    )
+    ptrdiff_t weigh_steps[T, How](
+        Sums[T]&, pair[T]& run, Begun[T, Exact]&, const T* x, const T* v, T* y, ptrdiff_t i, ptrdiff_t end,
+        ptrdiff_t stop, const Shared[T]&, How, T scale, T middle, ptrdiff_t ahead
     )
     void turn_some[T, Way](const T* y, const T* v, T* z, ptrdiff_t left, const pair[T]& mean, Way, Seam[T]*)
     void set_vjp[T](

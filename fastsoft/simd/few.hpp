@@ -27,41 +27,98 @@ template <class T, int V = most_vecs<T>> APART void few_maxima(const T* const* x
     }
 }
 
-// Calls f(k, count) for V vecs in parts of U, and what is left in parts of 2 and 1, from the first on.
-template <int V, int U, int k = 0, class F> INLINE void in_parts(F f) {
-    if constexpr (k < V) {
-        constexpr int count = U <= V - k ? U : V - k > 1 && U > 2 ? 2 : 1;
-        f(std::integral_constant<int, k>(), std::integral_constant<int, count>());
-        in_parts<V, U, k + count>(f);
+// V vecs go through exp in parts of U, and what is left in parts of 2 and 1: how many from vec k on.
+template <int V, int U, int k = 0> constexpr int part_at = U <= V - k ? U : V - k > 1 && U > 2 ? 2 : 1;
+// Calls one(begun, k) for each part of a row, from vec k on; begin(next, k) for the one after it comes before that, and in the
+// end next_row(first), for the first part of the next row.
+template <int V, int U, int k = 0, class T, class Begin, class NextRow, class One>
+INLINE void in_parts(Begun<T, part_at<V, U>>& first, const Begun<T, part_at<V, U, k>>& begun, Begin begin, NextRow next_row, One one) {
+    constexpr int end = k + part_at<V, U, k>;
+    const std::integral_constant<int, k> here{};
+    if constexpr (end < V) {
+        Begun<T, part_at<V, U, end>> next;
+        begin(next, std::integral_constant<int, end>());
+        one(begun, here);
+        in_parts<V, U, end>(first, next, begin, next_row, one);
+    } else {
+        const auto last = begun;  // which may be `first`
+        next_row(first);
+        one(last, here);
     }
 }
+// Rows of V vecs on their way through exp, up to row `end`; the first part of each begins before the last one of the row
+// before it has ended.
+template <int V, class T, class How, class Which> struct FewRows {
+    static constexpr int U = exp_vecs(T(), Which());
+    const T* const* x;
+    int end;
+    ptrdiff_t n;
+    const Shared<T>& shared;
+    How how;
+    Which which;
+    Shared<T> own;
+    Begun<T, part_at<V, U>> begun;
+
+    INLINE FewRows(const T* const* x, int first, int end, ptrdiff_t n, const Shared<T>& shared, How how, Which which)
+        : x(x), end(end), n(n), shared(shared), how(how), which(which), own(of_row(shared, first)) {
+        begin_terms(begun, x[first], left(0, part_at<V, U>), own, how, which);
+    }
+    INLINE ptrdiff_t left(int k, int vecs) const {  // classes in a part from vec k on
+        return k + vecs < V ? vecs * vec<T>::lanes : n - k * vec<T>::lanes;
+    }
+    INLINE int after(int r) const { return r + 1 < end ? r + 1 : r; }
+    // What exp asks for in row r; each row in turn.
+    INLINE Shared<T> of(int r) {
+        const Shared<T> s = begins_next ? own : of_row(shared, r);
+        own = of_row(shared, after(r));
+        return s;
+    }
+    // Calls one(begun, j, vecs, left) for the parts of row r, which begin with class j and of which `left` classes are there.
+    template <class One> INLINE void parts(int r, const Shared<T>& s, One one) {
+        if constexpr (!begins_next) return one_by_one(one);
+        const T *row = x[r], *next = x[after(r)];
+        in_parts<V, U>(begun, begun, [&](auto& b, auto k) INLINE_LAMBDA {
+            begin_terms(b, row + k * vec<T>::lanes, left(k, part_at<V, U, k>), s, how, which);
+        }, [&](auto& b) INLINE_LAMBDA {
+            begin_terms(b, next, left(0, part_at<V, U>), own, how, which);
+        }, [&](const auto& b, auto k) INLINE_LAMBDA {
+            constexpr int vecs = part_at<V, U, k>;
+            one(b, k * vec<T>::lanes, vecs, left(k, vecs));
+        });
+    }
+    template <int k = 0, class One> INLINE void one_by_one(One one) {
+        constexpr int vecs = part_at<V, U, k>;
+        one(Begun<T, vecs>(), k * vec<T>::lanes, vecs, left(k, vecs));
+        if constexpr (k + vecs < V) one_by_one<k + vecs>(one);
+    }
+};
 
 // sum_overlapped (overlap.pxi)
 template <class T, class How, class Which, int V = most_vecs<T>>
 APART void few_overlapped(const Stage<T>& before, const Stage<T>& now, Stage<T>& next, ptrdiff_t n, const Shared<T>& shared, How how, Which which, Sums<T>* total) {
     const bool keeps = std::is_same<Which, All>::value, ends = before.waits;
-    const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes, near = 2048 / sizeof(T);
-    constexpr int U = exp_vecs(T(), Which());
+    const ptrdiff_t near = near_bytes / sizeof(T), ahead = now.ahead;
     if constexpr (V > least_vecs<T>)
-        if (last <= 0) return few_overlapped<T, How, Which, V - 1>(before, now, next, n, shared, how, which, total);
+        if (n <= (V - 1) * vec<T>::lanes) return few_overlapped<T, How, Which, V - 1>(before, now, next, n, shared, how, which, total);
+    FewRows<V, T, How, Which> rows(now.x, 0, now.count, n, shared, how, which);
     for (int r = 0; r < now.count; r++) {
+        const Shared<T> s = rows.of(r);
         const T *x = now.x[r], *following = next.x[r], *from = keeps ? before.e[r] : before.x[r];
         T *e = now.e[r], *y = before.y[r];
-        const Shared<T> s = of_row(shared, r), its = of_row(before.shared, r);
+        const Shared<T> its = of_row(before.shared, r);
         const pair<T> factor = of_row(before.factor, r);
         const Log<T> log = of_row(before.log, r);
         vec<T> top = fill(-std::numeric_limits<T>::infinity());
         Sums<T> a;
         begin(a, n, which);
-        in_parts<V, U>([&](auto first, auto count) INLINE_LAMBDA {
-            constexpr int k = first, some = count;
-            const ptrdiff_t j = k * lanes, left = k + some < V ? some * lanes : (some - 1) * lanes + last;
-            prefetch((const char*)(following + j) + now.ahead, some);
-            if (keeps) prefetch_to_write(e + j + near, some);
-            collect_vecs<some>(a, x + j, keeps ? e + j : nullptr, left, s, how, which, false);
-            max_some(top, following + j, left, some);
-            if (ends && keeps) scale_some(from + j, y + j, left, some, factor, (Seam<T>*)nullptr);
-            if (ends && !keeps) log_some(from + j, y + j, left, some, log, its, how, (Seam<T>*)nullptr);
+        rows.parts(r, s, [&](const auto& begun, ptrdiff_t j, int vecs, ptrdiff_t left) INLINE_LAMBDA {
+            prefetch((const char*)(following + j) + ahead, vecs);
+            if (keeps) prefetch_to_write(e + j + near, vecs);
+            if (!begins_next) collect_terms(a, begun, x + j, e + j, keeps, left, s, how, which, false);
+            max_some(top, following + j, left, vecs);
+            if (ends && keeps) scale_some(from + j, y + j, left, vecs, factor, (Seam<T>*)nullptr);
+            if (ends && !keeps) log_some(from + j, y + j, left, vecs, log, its, how, (Seam<T>*)nullptr);
+            if (begins_next) collect_terms(a, begun, x + j, e + j, keeps, left, s, how, which, false);
         });
         finish(a, n, which, false);
         total[r] = a;
@@ -72,27 +129,26 @@ APART void few_overlapped(const Stage<T>& before, const Stage<T>& now, Stage<T>&
 // WEIGH (gradients.pxi)
 template <class T, class How, int V = most_vecs<T>>
 APART void few_weighed(const Pass<T>& p, How how, Sums<T>* sums, Sums<T>* dots) {
-    const ptrdiff_t lanes = vec<T>::lanes, last = p.n - (V - 1) * lanes, ahead = (p.last - p.first) * p.n;
+    const ptrdiff_t n = p.n, ahead = (p.last - p.first) * n;
     if constexpr (V > least_vecs<T>)
-        if (last <= 0) return few_weighed<T, How, V - 1>(p, how, sums, dots);
+        if (n <= (V - 1) * vec<T>::lanes) return few_weighed<T, How, V - 1>(p, how, sums, dots);
+    FewRows<V, T, How, Exact> rows(p.x, p.first, p.last, n, *p.shared, how, Exact());
     for (int r = p.first; r < p.last; r++) {
+        const Shared<T> s = rows.of(r);
         const T *x = p.x[r], *v = p.v[r], scale = p.scale[r], middle = p.middle[r];
         T* y = p.y[r];
-        const Shared<T> s = of_row(*p.shared, r);
         Sums<T> a, d;
         pair<T> run;
-        begin(a, p.n, Exact());
+        begin(a, n, Exact());
         begin_runs(d);
         begin_run(run);
-        in_parts<V, term_together>([&](auto first, auto count) INLINE_LAMBDA {
-            constexpr int k = first, some = count;
-            const ptrdiff_t j = k * lanes, left = k + some < V ? some * lanes : (some - 1) * lanes + last;
-            prefetch(x + j + ahead, some);
-            prefetch(v + j + ahead, some);
-            weigh_vecs<some>(a, run, x + j, v + j, y + j, left, s, how, scale, middle);
+        rows.parts(r, s, [&](const auto& begun, ptrdiff_t j, int vecs, ptrdiff_t left) INLINE_LAMBDA {
+            prefetch(x + j + ahead, vecs);
+            prefetch(v + j + ahead, vecs);
+            weigh_terms(a, run, begun, x + j, v + j, y + j, left, s, how, scale, middle);
         });
         end_run(d, run);
-        finish(a, p.n, Exact(), false);
+        finish(a, n, Exact(), false);
         sums[r] = a;
         dots[r] = d;
     }

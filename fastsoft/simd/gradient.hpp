@@ -1,6 +1,7 @@
 // What derivatives and losses need besides math.hpp: sums of either sign, and what follows from a row's sums.
 // As there, what is computed once a row is computed for a group of rows, a row in each lane.
 #pragma once
+#include "steps.hpp"
 #include "tile.hpp"
 
 namespace fastsoft { namespace {
@@ -441,19 +442,27 @@ INLINE void map_some(const T* x, const T* v, T* y, Map what, ptrdiff_t left, T s
     if (together > 1 && left <= vec<T>::lanes) map_vecs<1>(x, v, y, what, left, scale, middle, factor, mean, minus);
     else map_vecs<together>(x, v, y, what, left, scale, middle, factor, mean, minus);
 }
-// The terms of the next `left` logits, at most a bunch, to y; their sums, and those weighed by v.
-template <int U, class T, class How>
-INLINE void weigh_vecs(Sums<T>& a, pair<T>& run, const T* x, const T* v, T* y, ptrdiff_t left, const Shared<T>& s, How how, T scale, T middle) {
-    const vec<T, U> z = load_some<U>(x, left, -std::numeric_limits<T>::infinity());
-    const Term<T, U> e = shifted_term(z, s, how, Exact());
+// The exponentials of the next `left` logits, of which the first step is done, to y; their sums, and those weighed by v.
+template <class T, class How, int U>
+INLINE void weigh_terms(Sums<T>& a, pair<T>& run, const Begun<T, U>& b, const T* x, const T* v, T* y, ptrdiff_t left, const Shared<T>& s, How how, T scale, T middle) {
+    const Term<T, U> e = term_of(b, load_some<U>(x, left, -std::numeric_limits<T>::infinity()), s, how, Exact());
     store(y, value(e), left);
-    collect_in_turn(a, e, z, s, Exact(), false);
+    for (int k = 0; k < U; k++) add_term(a, part(e, k), Exact());
     add_weighed(run, e, weighed(load_some<U>(v, left, T(0)), scale, middle));
 }
+template <class T, class How, int U>
+INLINE void weigh_last(Sums<T>& a, pair<T>& run, const Begun<T, U>& b, const T* x, const T* v, T* y, ptrdiff_t left, const Shared<T>& s, How how, T scale, T middle) {
+    if (U > 1 && left <= vec<T>::lanes) weigh_terms(a, run, first_of(b), x, v, y, left, s, how, scale, middle);
+    else weigh_terms(a, run, b, x, v, y, left, s, how, scale, middle);
+}
 template <class T, class How>
-INLINE void weigh_some(Sums<T>& a, pair<T>& run, const T* x, const T* v, T* y, ptrdiff_t left, const Shared<T>& s, How how, T scale, T middle) {
-    if (together > 1 && left <= vec<T>::lanes) weigh_vecs<1>(a, run, x, v, y, left, s, how, scale, middle);
-    else weigh_vecs<term_together>(a, run, x, v, y, left, s, how, scale, middle);
+INLINE ptrdiff_t weigh_steps(Sums<T>& a, pair<T>& run, BegunSome<T, Exact>& begun, const T* x, const T* v, T* y, ptrdiff_t i, ptrdiff_t end, ptrdiff_t stop, const Shared<T>& s, How how, T scale, T middle, ptrdiff_t ahead) {
+    constexpr int vecs = exp_vecs(T(), Exact());
+    return in_steps(begun, x, i, end, stop, s, how, Exact(), [&](const BegunSome<T, Exact>& terms, ptrdiff_t i) INLINE_LAMBDA {
+        prefetch(x + i + ahead, vecs);
+        prefetch(v + i + ahead, vecs);
+        weigh_terms(a, run, terms, x + i, v + i, y + i, vecs * vec<T>::lanes, s, how, scale, middle);
+    }, [](ptrdiff_t) INLINE_LAMBDA {});
 }
 
 // ---- tiles (short.pxi) ----

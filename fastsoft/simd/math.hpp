@@ -152,13 +152,18 @@ struct Others {};
 // What one step of Shared::round is worth: a power of two, or a quarter of one.
 template <class T> constexpr T steps = constants<T>::by_quarters ? T(4) : T(1);
 
-// e^r - 1 of r = z - k log 2 as a pair: its larger part, exact, and the rest, by a polynomial for such r.
-template <class T, class How, int U, int n>
-INLINE pair<T, U> exp_less_1(pair<T, U> z, vec<T, U> k, const T (&c)[n], How) {
+// What of an exponential comes before the polynomial: t holds its scale, and r = z - k log 2 is r_hi, exact, less minus_lo;
+// but these two are set only where e^r - 1 is taken in two parts.
+template <class T, int U = 1> struct Reduced { vec<T, U> t, r_hi, minus_lo, r, square; };
+template <class T, class How, int U> INLINE Reduced<T, U> reduced_exactly(pair<T, U> z, vec<T, U> t, vec<T, U> k, How) {
     typedef constants<T> C;
     const vec<T, U> r_hi = sub_mul(z.hi, k, fill<U>(C::ln2_hi)), lo = fill<U>(C::ln2_lo);
-    const vec<T, U> minus_lo = std::is_same<How, Plain>::value ? k * lo : mul_sub(k, lo, z.lo), r = r_hi - minus_lo, r2 = r * r;
-    return {r_hi, mul_sub(r2, polynomial(r, r2, c), minus_lo)};
+    const vec<T, U> minus_lo = std::is_same<How, Plain>::value ? k * lo : mul_sub(k, lo, z.lo), r = r_hi - minus_lo;
+    return {t, r_hi, minus_lo, r, r * r};
+}
+// e^r - 1 as a pair: its larger part, exact, and the rest, by a polynomial for such r.
+template <class T, int U, int n> INLINE pair<T, U> exp_less_1(const Reduced<T, U>& a, const T (&c)[n]) {
+    return {a.r_hi, mul_sub(a.square, polynomial(a.r, a.square, c), a.minus_lo)};
 }
 // An exponential before it is rounded: scale (1 + p + rest), scale a power of two or, rounded, a quarter of one. Where there
 // is no rest it is -0, which the compiler drops from a sum.
@@ -178,29 +183,44 @@ template <class T, int U> INLINE Term<T> part(const Term<T, U>& a, int k) {
 // 0 at s.low; NaN stays NaN. p + rest is off by at most 2^-2 ulp of 1; in double, of All and of Others, 2^-1. There the
 // roundings of r and p weigh least beside a large 1 + p, so that r is from -0.25 to log 2 - 0.25, but for Others: r_hi, not
 // larger than z then, is exact.
+// Two steps, for the second one of some vecs may wait for the first one of others (steps.hpp).
+template <class T, class Which> constexpr bool is_raised =
+    has_fma && !constants<T>::by_quarters && !std::is_same<Which, Others>::value;
+template <class T, class Which> constexpr bool is_in_two_parts = !has_fma || has_rest<T, Which>;  // every rounding counts
 template <class T, class How, class Which, int U>
-INLINE Term<T, U> exp_shifted(pair<T, U> z, vec<T, U> round, How how, Which) {
+INLINE Reduced<T, U> reduced(pair<T, U> z, vec<T, U> round, How how, Which) {
     typedef constants<T> C;
-    constexpr bool raised = has_fma && !C::by_quarters && !std::is_same<Which, Others>::value;
-    const vec<T, U> near = raised ? z.hi - fill<U>(T(C::raise)) : z.hi, no_rest = fill<U>(T(-0.0));
+    const vec<T, U> near = is_raised<T, Which> ? z.hi - fill<U>(T(C::raise)) : z.hi;
     const vec<T, U> t = mul_add(near, fill<U>(C::log2e * steps<T>), round), k = t - round;
-    if constexpr (!has_fma || has_rest<T, Which>) {  // without FMA every rounding is one more
-        const pair<T, U> p = exp_less_1(z, k, raised ? C::exp_raised : C::exp_q, how);
-        if (has_rest<T, Which>) return {low_bits_to_exponent(t), p.hi, p.lo};
-        return {low_bits_to_exponent(t), p.hi + p.lo, no_rest};
-    }
+    if constexpr (is_in_two_parts<T, Which>) return reduced_exactly(z, t, k, how);
     const vec<T, U> r_hi = sub_mul(z.hi, k, fill<U>(C::ln2_hi / steps<T>)), lo = fill<U>(C::ln2_lo / steps<T>);
-    const vec<T, U> r = std::is_same<How, Plain>::value ? sub_mul(r_hi, k, lo) : r_hi + sub_mul(z.lo, k, lo), r2 = r * r;
+    const vec<T, U> r = std::is_same<How, Plain>::value ? sub_mul(r_hi, k, lo) : r_hi + sub_mul(z.lo, k, lo);
+    return {t, r, r, r, r * r};
+}
+template <class T, class Which, int U> INLINE Term<T, U> term(const Reduced<T, U>& a, Which) {
+    typedef constants<T> C;
+    const vec<T, U> no_rest = fill<U>(T(-0.0));
+    if constexpr (is_in_two_parts<T, Which>) {
+        const pair<T, U> p = exp_less_1(a, is_raised<T, Which> ? C::exp_raised : C::exp_q);
+        if (has_rest<T, Which>) return {low_bits_to_exponent(a.t), p.hi, p.lo};
+        return {low_bits_to_exponent(a.t), p.hi + p.lo, no_rest};
+    }
     if constexpr (C::by_quarters && std::is_same<Which, Exact>::value)
-        return {quarter_power(t), mul_add(r2, polynomial(r, C::exp_quarter_exact), r), no_rest};
-    else if constexpr (C::by_quarters) return {quarter_power(t), mul_add(r2, polynomial(r, C::exp_quarter), r), no_rest};
-    else return {low_bits_to_exponent(t), mul_add(r2, polynomial(r, r2, raised ? C::exp_raised : C::exp_q), r), no_rest};
+        return {quarter_power(a.t), mul_add(a.square, polynomial(a.r, C::exp_quarter_exact), a.r), no_rest};
+    else if constexpr (C::by_quarters)
+        return {quarter_power(a.t), mul_add(a.square, polynomial(a.r, C::exp_quarter), a.r), no_rest};
+    else
+        return {low_bits_to_exponent(a.t), mul_add(a.square, polynomial(a.r, a.square, is_raised<T, Which> ? C::exp_raised : C::exp_q), a.r), no_rest};
+}
+template <class T, class How, class Which, int U>
+INLINE Term<T, U> exp_shifted(pair<T, U> z, vec<T, U> round, How how, Which which) {
+    return term(reduced(z, round, how, which), which);
 }
 // e^z as a pair, of which hi + lo is off by less than 0.3 ulp; to_field = headroom + bias - K.
 template <class T> APART pair<T> exp_exactly(pair<T> z, vec<T> to_field) {
     typedef constants<T> C;
     const vec<T> round = fill(C::round) + to_field, t = mul_add(z.hi, fill(C::log2e), round);
-    const pair<T> part = exp_less_1(z, t - round, C::exp_q, Wide());
+    const pair<T> part = exp_less_1(reduced_exactly(z, t, t - round, Wide()), C::exp_q);
     const vec<T> p = part.hi + part.lo, scale = low_bits_to_exponent(t), e = mul_add(scale, p, scale);
     return {e, mul_add(scale, p, scale - e) + scale * (part.lo - (p - part.hi))};
 }
@@ -234,8 +254,12 @@ template <class T, class How, int U> INLINE pair<T, U> not_too_low(pair<T, U> z,
 }
 // e^z of x as above, and 0 where z <= s.low, which is below half the smallest subnormal after division by the sum.
 template <class T, class How, class Which, int U>
+INLINE Reduced<T, U> reduced(vec<T, U> x, const Shared<T>& s, How how, Which which) {
+    return reduced(not_too_low(argument(x, s, how), s, how), spread<U>(s.round), how, which);
+}
+template <class T, class How, class Which, int U>
 INLINE Term<T, U> shifted_term(vec<T, U> x, const Shared<T>& s, How how, Which which) {
-    return exp_shifted(not_too_low(argument(x, s, how), s, how), spread<U>(s.round), how, which);
+    return term(reduced(x, s, how, which), which);
 }
 
 // `nan` is NaN where the row holds one (asked for only where max is infinite), else 0.
@@ -312,47 +336,6 @@ template <class T, class Which, int U>
 INLINE void collect(Sums<T, U>& a, const Term<T, U>& e, vec<T, U> x, const Shared<T>& s, Which which) {
     if (!std::is_same<Which, Others>::value) return add_term(a, e, which);
     collect_other(a, value(e), x, s);
-}
-// Add the vecs of a bunch, of one row, one after the other. Where few vecs hold a maximum, a branch costs less than the
-// count; where there are few vecs it is seldom foreseen.
-const int many_vecs = 16;
-template <class T, class Which, int U>
-INLINE void collect_in_turn(Sums<T>& a, Term<T, U> e, vec<T, U> x, const Shared<T>& s, Which which, bool many) {
-    for (int k = 0; k < U; k++) {
-        if (std::is_same<Which, Others>::value && many && !any(equal(part(x, k), s.max))) add_other(a, value(part(e, k)));
-        else collect(a, part(e, k), part(x, k), s, which);
-    }
-}
-// How many vecs of a row go through exp side by side; exp waits for itself, and only those fill the pipelines. Where their
-// sums ask for many registers as well, and where exp is short, term_together: fewer, if registers are few.
-template <class T, class Which> constexpr int exp_vecs(T, Which) {
-    return sizeof(T) == 4 && std::is_same<Which, All>::value ? term_together : exp_together;
-}
-// The terms of the `left` logits at x, at most so many vecs, added in turn; to e, unless that is null.
-template <int U, class T, class How, class Which>
-INLINE void collect_vecs(Sums<T>& a, const T* x, T* e, ptrdiff_t left, const Shared<T>& s, How how, Which which, bool many) {
-    const vec<T, U> v = load_some<U>(x, left, -std::numeric_limits<T>::infinity());
-    const Term<T, U> w = shifted_term(v, s, how, which);
-    if (e) store(e, value(w), left);
-    collect_in_turn(a, w, v, s, which, many);
-}
-template <class T, class How, class Which>
-INLINE void collect_some(Sums<T>& a, const T* x, T* e, ptrdiff_t left, const Shared<T>& s, How how, Which which, bool many) {
-    collect_vecs<exp_vecs(T(), Which())>(a, x, e, left, s, how, which, many);
-}
-// The same at the end of a row, where one vec, or two, may do.
-template <class T, class How, class Which>
-INLINE void collect_last(Sums<T>& a, const T* x, T* e, ptrdiff_t left, const Shared<T>& s, How how, Which which, bool many) {
-    constexpr int U = exp_vecs(T(), Which()), lanes = vec<T>::lanes;
-    if (U > 1 && left <= lanes) collect_vecs<1>(a, x, e, left, s, how, which, many);
-    else if (U > 2 && left <= 2 * lanes) collect_vecs<2>(a, x, e, left, s, how, which, many);
-    else collect_some(a, x, e, left, s, how, which, many);
-}
-// The maximum of the next `left` elements at x, at most so many vecs, lane by lane.
-template <class T> INLINE void max_some(vec<T>& top, const T* x, ptrdiff_t left, int vecs) {
-    const int lanes = vec<T>::lanes;
-    const T low = -std::numeric_limits<T>::infinity();
-    for (int k = 0; k < vecs; k++) top = larger(load(x + k * lanes, left - k * lanes, low), top);
 }
 // n is that of the whole row, as in `begin`. `full`: a block, which others may follow, lest lo grow with their number.
 template <class T, class Which, int U> INLINE void finish(Sums<T, U>& a, ptrdiff_t n, Which, bool full) {
@@ -497,15 +480,6 @@ template <class T, int U> INLINE vec<T, U> scaled(vec<T, U> e, const pair<T>& r)
     return (eh * spread<U>(rh) + (el * spread<U>(rh) + e * spread<U>(rl))) * fill<U>(1 / up);  // subnormal only here
 }
 
-// The next `left` elements at e, at most so many vecs, times r, to y, as `put`.
-template <class T> INLINE void scale_some(const T* e, T* y, ptrdiff_t left, int vecs, const pair<T>& r, Seam<T>* seam) {
-    const int lanes = vec<T>::lanes;
-    for (int k = 0; k < vecs; k++) {
-        const ptrdiff_t here = left - k * lanes;
-        put(y + k * lanes, scaled(load(e + k * lanes, here, T(0)), r), here, seam);
-    }
-}
-
 // log(1 + f) + f_rest + k log 2 as a pair, 1 + f from sqrt(1/2) to sqrt(2), f_rest far smaller.
 // log(1 + f) = f - (f^2/2 - s (f^2/2 + R)), s = f / (2 + f): the form of FreeBSD's msun, with our R.
 template <class T, int U> INLINE pair<T, U> log_near_1(vec<T, U> f, vec<T, U> f_rest, vec<T, U> k) {
@@ -539,21 +513,6 @@ template <class T> APART pair<T> log_of_sum(const Sums<T>& a, const Shift<T>& s)
 // log_softmax is z - (top + log of sum), -inf or NaN in an empty row as `empty` is 0 or NaN; the maximum itself gives -log of sum, which does not cancel.
 template <class T> struct Log { vec<T> hi, lo, dominant; };
 
-// A group of rows on its way from x, of softmax by way of e, to y, all of which may be one and the same: see overlap.pxi.
-template <class T> struct Stage {
-    int count;
-    bool waits;  // for its last step, with `factor`, or of log_softmax `shared` and `log`
-    Seam<T>* seam;    // null unless that goes past the caches
-    ptrdiff_t ahead;  // bytes by which the logits of the next group are fetched
-    const T* x[16];
-    T* e[16];
-    T* y[16];
-    vec<T> tops[16];
-    pair<T> factor;
-    Shared<T> shared;
-    Log<T> log;
-};
-
 template <class T> INLINE Log<T> of_row(const Log<T>& l, int k) {
     return {lane(l.hi, k), lane(l.lo, k), lane(l.dominant, k)};
 }
@@ -571,16 +530,6 @@ template <class T, class How, int U> INLINE vec<T, U> log_value(vec<T, U> x, con
     const pair<T, U> z = argument(x, s, how);
     const vec<T, U> lo = z.lo - spread<U>(l.lo);  // not finite where z.hi is not
     return choose(equal(x, spread<U>(s.max)), spread<U>(l.dominant), (z.hi - spread<U>(l.hi)) + keep(equal(lo - lo, fill<U>(T(0))), lo));
-}
-// The next `left` log_value, at most so many vecs, likewise.
-template <class T, class How>
-INLINE void log_some(const T* x, T* y, ptrdiff_t left, int vecs, const Log<T>& l, const Shared<T>& s, How how, Seam<T>* seam) {
-    const int lanes = vec<T>::lanes;
-    for (int k = 0; k < vecs; k++) {
-        const ptrdiff_t here = left - k * lanes;
-        const vec<T> v = load(x + k * lanes, here, -std::numeric_limits<T>::infinity());
-        put(y + k * lanes, log_value(v, l, s, how), here, seam);
-    }
 }
 // max + log of sum; an infinite maximum stays what it is, unless a NaN is about.
 template <class T> INLINE vec<T> log_sum_exp(const Sums<T>& a, const Shift<T>& s, vec<T> max) {

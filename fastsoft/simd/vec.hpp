@@ -205,6 +205,8 @@ template <class T> INLINE void put(T* p, vec<T> v, ptrdiff_t left, Seam<T>* seam
 }
 struct Near {};  // by way of the caches, and past them, as types: a branch for each store costs the VJP some percent
 struct Past {};
+struct Alone {};  // nothing is written
+struct Any {};    // known only when it runs
 template <class T> INLINE vec<T> load(const T* p, ptrdiff_t left, T rest) { return load_some<1>(p, left, rest); }
 template <class T> INLINE bunch<T> load_bunch(const T* p, ptrdiff_t left, T rest) {
     return load_some<together>(p, left, rest);

@@ -1,0 +1,211 @@
+// A row by steps of some vecs: the sums of its exponentials, and what goes on beside them.
+#pragma once
+#include "math.hpp"
+
+namespace fastsoft { namespace {
+
+// Add the vecs of a bunch, of one row, one after the other. Where few vecs hold a maximum, a branch costs less than the
+// count; where there are few vecs it is seldom foreseen.
+const int many_vecs = 16;
+template <class T, class Which, int U>
+INLINE void collect_in_turn(Sums<T>& a, Term<T, U> e, vec<T, U> x, const Shared<T>& s, Which which, bool many) {
+    if (std::is_same<Which, Others>::value && many && !any(equal(x, spread<U>(s.max)))) {
+        for (int k = 0; k < U; k++) add_other(a, value(part(e, k)));
+        return;
+    }
+    for (int k = 0; k < U; k++) collect(a, part(e, k), part(x, k), s, which);
+}
+// How many vecs of a row go through exp side by side; exp waits for itself, and only those fill the pipelines. Where their
+// sums ask for many registers as well, and where exp is short, term_together: fewer, if registers are few. Where they are
+// many, two and the first step of the next two: a shorter wait than that of four.
+template <class T, class Which> constexpr int exp_vecs(T, Which) {
+    return begins_next ? 2 : std::is_same<Which, Exact>::value || (sizeof(T) == 4 && std::is_same<Which, All>::value) ? term_together : exp_together;
+}
+// Logits on their way through exp, after the first step; unless begins_next nothing, and all is done in the second one.
+struct Nothing {};
+template <class T, int U> struct Begun { std::conditional_t<begins_next, Reduced<T, U>, Nothing> first; };
+template <class T, class Which> using BegunSome = Begun<T, exp_vecs(T(), Which())>;
+template <class T, class How, class Which, int U>
+INLINE void begin_terms(Begun<T, U>& b, const T* x, ptrdiff_t left, const Shared<T>& s, How how, Which which) {
+    if constexpr (begins_next) b.first = reduced(load_some<U>(x, left, -std::numeric_limits<T>::infinity()), s, how, which);
+}
+template <class T, class How, class Which, int U>
+INLINE Term<T, U> term_of(const Begun<T, U>& b, vec<T, U> x, const Shared<T>& s, How how, Which which) {
+    if constexpr (begins_next) return term(b.first, which);
+    else return shifted_term(x, s, how, which);
+}
+// The terms of the `left` logits at x, added in turn; to e, if they are kept.
+template <class T, class How, class Which, int U>
+INLINE void collect_terms(Sums<T>& a, const Begun<T, U>& b, const T* x, T* e, bool keep, ptrdiff_t left, const Shared<T>& s, How how, Which which, bool many) {
+    const vec<T, U> v = load_some<U>(x, left, -std::numeric_limits<T>::infinity());  // before e takes its place
+    const Term<T, U> w = term_of(b, v, s, how, which);
+    if (keep) store(e, value(w), left);
+    collect_in_turn(a, w, v, s, which, many);
+}
+// The first vec of them.
+template <class T, int U> INLINE Begun<T, 1> first_of(const Begun<T, U>& b) {
+    Begun<T, 1> a;
+    if constexpr (begins_next)
+        a.first = {part(b.first.t, 0), part(b.first.r_hi, 0), part(b.first.minus_lo, 0), part(b.first.r, 0), part(b.first.square, 0)};
+    return a;
+}
+// collect_terms at the end of a row, where one vec may do.
+template <class T, class How, class Which, int U>
+INLINE void collect_last(Sums<T>& a, const Begun<T, U>& b, const T* x, T* e, bool keep, ptrdiff_t left, const Shared<T>& s, How how, Which which, bool many) {
+    if (U > 1 && left <= vec<T>::lanes) collect_terms(a, first_of(b), x, e, keep, left, s, how, which, many);
+    else collect_terms(a, b, x, e, keep, left, s, how, which, many);
+}
+// The maximum of the next `left` elements at x, at most so many vecs, lane by lane.
+template <class T> INLINE void max_some(vec<T>& top, const T* x, ptrdiff_t left, int vecs) {
+    const int lanes = vec<T>::lanes;
+    const T low = -std::numeric_limits<T>::infinity();
+    for (int k = 0; k < vecs; k++) top = larger(load(x + k * lanes, left - k * lanes, low), top);
+}
+
+// ---- the last step of a row ----
+
+// The next `left` elements at e, at most so many vecs, times r, to y, as `put`.
+template <class T> INLINE void scale_some(const T* e, T* y, ptrdiff_t left, int vecs, const pair<T>& r, Seam<T>* seam) {
+    const int lanes = vec<T>::lanes;
+    for (int k = 0; k < vecs; k++) {
+        const ptrdiff_t here = left - k * lanes;
+        put(y + k * lanes, scaled(load(e + k * lanes, here, T(0)), r), here, seam);
+    }
+}
+// The next `left` log_value, at most so many vecs, likewise.
+template <class T, class How>
+INLINE void log_some(const T* x, T* y, ptrdiff_t left, int vecs, const Log<T>& l, const Shared<T>& s, How how, Seam<T>* seam) {
+    const int lanes = vec<T>::lanes;
+    for (int k = 0; k < vecs; k++) {
+        const ptrdiff_t here = left - k * lanes;
+        const vec<T> v = load(x + k * lanes, here, -std::numeric_limits<T>::infinity());
+        put(y + k * lanes, log_value(v, l, s, how), here, seam);
+    }
+}
+
+// ---- many steps ----
+
+// Steps of whole vecs from class i on as far as they end before `end`, in a row that ends at `stop`; how far that is.
+// one(terms, i) is done for each; if begins_next, they are taken two at a time, with two(i) after both.
+template <class T, class How, class Which, class One, class Two>
+INLINE ptrdiff_t in_steps(BegunSome<T, Which>& begun, const T* x, ptrdiff_t i, ptrdiff_t end, ptrdiff_t stop, const Shared<T>& s, How how, Which which, One one, Two two) {
+    constexpr ptrdiff_t step = exp_vecs(T(), Which()) * vec<T>::lanes;
+    if constexpr (!begins_next)
+        for (; i + step <= end; i += step) one(begun, i);
+    else for (; i + 2 * step <= end; i += 2 * step) {
+        BegunSome<T, Which> odd;
+        begin_terms(odd, x + i + step, step, s, how, which);
+        one(begun, i);
+        begin_terms(begun, x + i + 2 * step, stop - i - 2 * step, s, how, which);
+        one(odd, i + step);
+        two(i);
+    }
+    return i;
+}
+const ptrdiff_t near_bytes = 2048;  // by which what comes next is fetched into the nearest cache
+// Sums without anything beside them; fetched is what comes `ahead` numbers later, and e.
+template <class T, class How, class Which>
+INLINE ptrdiff_t sum_alone(Sums<T>& a, BegunSome<T, Which>& begun, const T* x, T* e, bool keep, ptrdiff_t i, ptrdiff_t stop, const Shared<T>& s, How how, Which which, bool many, ptrdiff_t ahead) {
+    constexpr int vecs = exp_vecs(T(), Which());
+    const ptrdiff_t near = near_bytes / sizeof(T);
+    return in_steps(begun, x, i, stop, stop, s, how, which, [&](const BegunSome<T, Which>& terms, ptrdiff_t i) INLINE_LAMBDA {
+        prefetch(x + i + ahead, vecs);
+        if (keep && i + near < stop) prefetch_to_write(e + i + near, vecs);  // beyond it may lie what another thread writes
+        else if (e) prefetch_to_write(e + i, vecs);
+        collect_terms(a, terms, x + i, e + i, keep, vecs * vec<T>::lanes, s, how, which, many);
+    }, [](ptrdiff_t) INLINE_LAMBDA {});
+}
+// What goes on beside the sums of a row: the last step of one before, and the maximum of one to come.
+template <class T> struct Beside {
+    const T* following;
+    ptrdiff_t ahead;  // bytes by which it is fetched
+    vec<T> top;
+    const T* from;  // the last step, from there to y, of the first `room` classes as far as there are whole steps
+    T* y;
+    ptrdiff_t room;
+    Seam<T>* seam;
+    pair<T> factor;  // of All
+    Shared<T> shared;  // of Others
+    Log<T> log;
+};
+template <class T, class How>
+INLINE void end_steps(const Beside<T>& b, ptrdiff_t i, ptrdiff_t left, int vecs, How, All, Seam<T>* seam) {
+    scale_some(b.from + i, b.y + i, left, vecs, b.factor, seam);
+}
+template <class T, class How>
+INLINE void end_steps(const Beside<T>& b, ptrdiff_t i, ptrdiff_t left, int vecs, How how, Others, Seam<T>* seam) {
+    log_some(b.from + i, b.y + i, left, vecs, b.log, b.shared, how, seam);
+}
+template <class T, class How, class Which, class Way>
+INLINE ptrdiff_t sum_beside(Sums<T>& a, BegunSome<T, Which>& begun, const T* x, T* e, ptrdiff_t i, ptrdiff_t end, ptrdiff_t stop, const Shared<T>& s, How how, Which which, bool many, Beside<T>& b, Way) {
+    constexpr bool keeps = std::is_same<Which, All>::value, past = std::is_same<Way, Past>::value, any = std::is_same<Way, Any>::value;
+    constexpr int vecs = exp_vecs(T(), Which());
+    constexpr ptrdiff_t step = vecs * vec<T>::lanes;
+    const auto beside = [&](ptrdiff_t i, int steps) INLINE_LAMBDA {
+        if (past || any) max_some(b.top, b.following + i, steps * step, steps * vecs);
+        if (any ? b.room != 0 : !std::is_same<Way, Alone>::value)
+            end_steps(b, i, steps * step, steps * vecs, how, which, past || any ? b.seam : nullptr);
+        if (!past && !any) max_some(b.top, b.following + i, steps * step, steps * vecs);
+    };
+    if constexpr (past && sizeof(T) == 4) {  // memory is the limit, and likes longer runs of all
+        for (; i + 2 * step <= end; i += 2 * step) {
+            Begun<T, 2 * vecs> terms;
+            prefetch((const char*)(b.following + i) + b.ahead, 2 * vecs);
+            begin_terms(terms, x + i, 2 * step, s, how, which);
+            collect_terms(a, terms, x + i, e + i, keeps, 2 * step, s, how, which, many);
+            beside(i, 2);
+        }
+        if (i < stop) begin_terms(begun, x + i, stop - i, s, how, which);
+        return i;
+    }
+    begin_terms(begun, x + i, stop - i, s, how, which);
+    return in_steps(begun, x, i, end, stop, s, how, which, [&](const BegunSome<T, Which>& terms, ptrdiff_t i) INLINE_LAMBDA {
+        prefetch((const char*)(b.following + i) + b.ahead, vecs);
+        if (keeps) prefetch_to_write(e + i + near_bytes / (ptrdiff_t)sizeof(T), vecs);
+        if (!past && !any) beside(i, 1);
+        collect_terms(a, terms, x + i, e + i, keeps, step, s, how, which, many);
+        if (any) beside(i, 1);
+    }, [&](ptrdiff_t i) INLINE_LAMBDA {
+        if (past) beside(i, 2);  // memory is the limit, and likes longer runs
+    });
+}
+// The sums of classes start .. stop of a row of n, and what goes on beside them.
+template <class T, class How, class Which>
+INLINE void sum_block(Sums<T>& a, const T* x, T* e, ptrdiff_t start, ptrdiff_t stop, ptrdiff_t n, const Shared<T>& s, How how, Which which, Beside<T>& b) {
+    constexpr int vecs = exp_vecs(T(), Which());
+    constexpr ptrdiff_t step = vecs * vec<T>::lanes;
+    const ptrdiff_t end = stop < b.room ? stop : b.room;
+    const bool many = n >= many_vecs * vec<T>::lanes;
+    BegunSome<T, Which> next;
+    begin(a, n, which);
+    ptrdiff_t i;
+    if constexpr (!begins_next) i = sum_beside(a, next, x, e, start, b.room ? end : stop, stop, s, how, which, many, b, Any());
+    else if (b.room == 0) i = sum_beside(a, next, x, e, start, stop, stop, s, how, which, many, b, Alone());
+    else if (b.seam) i = sum_beside(a, next, x, e, start, end, stop, s, how, which, many, b, Past());
+    else i = sum_beside(a, next, x, e, start, end, stop, s, how, which, many, b, Near());
+    for (; i < stop; i += step) {
+        const BegunSome<T, Which> terms = next;
+        begin_terms(next, x + i + step, stop - i - step, s, how, which);
+        prefetch((const char*)(b.following + i) + b.ahead, vecs);
+        if (i + step <= end) end_steps(b, i, step, vecs, how, which, b.seam);
+        max_some(b.top, b.following + i, stop - i, vecs);
+        collect_last(a, terms, x + i, e + i, std::is_same<Which, All>::value, stop - i, s, how, which, many);
+    }
+}
+
+// A group of rows on its way from x, of softmax by way of e, to y, all of which may be one and the same: see overlap.pxi.
+template <class T> struct Stage {
+    int count;
+    bool waits;  // for its last step, with `factor`, or of log_softmax `shared` and `log`
+    Seam<T>* seam;    // null unless that goes past the caches
+    ptrdiff_t ahead;  // bytes by which the logits of the next group are fetched
+    const T* x[16];
+    T* e[16];
+    T* y[16];
+    vec<T> tops[16];
+    pair<T> factor;
+    Shared<T> shared;
+    Log<T> log;
+};
+
+}}  // namespace
