@@ -157,7 +157,7 @@ cdef inline void apply_overlapped(
     cdef Sums[floating] sums[16]
     cdef floating zero = 0
     cdef int r
-    cdef bint spare = together > 1 or floating is double or Which is All  # as above: not where log_softmax is ended
+    cdef bint spare = together > 1 or floating is double or Which is All  # registers, to end log_softmax beside them
     cdef bint few = How is Plain and are_few(n, zero) and now.seam == NULL and (spare or not last.waits)
     group_shift(now.x, now.count, n, now.tops[0], op, how, &s)
     if next.count == 0 and last.waits:

@@ -186,7 +186,6 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         Sums[T]&, const Begun[T, Which]&, const T* x, T* e, bint keep, ptrdiff_t left, const Shared[T]&, How, Which,
         bint many
     )
-    void max_some[T](vec[T]&, const T* x, ptrdiff_t left, int vecs)
     cppclass Seam[T]:
         T* at
     void end_seam[T](Seam[T]&)
