@@ -201,6 +201,19 @@ def test_alignment(op: Operation, isa: str, dtype: str) -> None:
             assert_same_bits(out, want)
 
 
+@elementwise
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_one_row_in_place(op: Operation, isa: str, dtype: str) -> None:
+    """A row by itself, whatever it holds, over its input: what the batch gives."""
+    number = dtype_of(dtype)
+    for n in (1, 7, 16, 17, 40, 128, 129):
+        x = assorted((44, n), number)
+        arguments = op.arguments(x)
+        for k, want in enumerate(given(op, *arguments)):
+            row = [a[k].copy() for a in arguments]
+            assert_same_bits(given(op, *row, out=row[0]), want)
+
+
 @pytest.mark.parametrize("dtype", WORK)
 def test_rows_of_few_registers(isa: str, dtype: str) -> None:
     """A kept output whose rows are unrolled, the last register full or not, gives what one without such a way gives."""

@@ -221,6 +221,8 @@ cdef int run_all(
     cdef bint split
     cdef int64_t begun
     cdef int allowed = threads, region
+    if rows == 1 and run_lone(b, start, unused):
+        return 0
     threads = threads_worth(work, threads)
     split = threads > 1 and rows < threads and not by_tiles(b, sizeof(element))
     if threads > rows and not split:

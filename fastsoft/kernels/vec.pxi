@@ -399,6 +399,12 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     void leave(control)
     int64_t now()
 
+cdef extern from "lone.hpp" namespace "fastsoft" nogil:
+    bint lone_softmax[T](const T* x, T* y, ptrdiff_t n)
+    bint lone_log_softmax[T](const T* x, T* y, ptrdiff_t n)
+    bint lone_logsumexp[T](const T* x, T* y, ptrdiff_t n)
+    bint lone_jacobian[T](const T* x, T* y, ptrdiff_t n, T c)
+
 cdef extern from "tally.hpp" namespace "fastsoft" nogil:
     int tally_bins
     int64_t no_bin

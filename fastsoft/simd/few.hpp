@@ -212,11 +212,11 @@ template <class T, int V = most_vecs<T>> APART void few_turned(const OutputStage
 // times c. `rows` holds sigma and the diagonal of each; `ahead` says by how many bytes memory is fetched before it is
 // written. The last vec of a row is stored in part, which pays with masks, or where it is the only one.
 const int matrix_vecs = together > 1 ? few_vecs : 1;
-template <class T, class S, int V = matrix_vecs>
+template <class T, class S, int V = 1>
 APART void few_entries(const T* rows, ptrdiff_t n, ptrdiff_t start, ptrdiff_t stop, T c, S* out, ptrdiff_t ahead) {
     const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes;
-    if constexpr (V > 1)
-        if (last <= 0) return few_entries<T, S, V - 1>(rows, n, start, stop, c, out, ahead);
+    if constexpr (V < matrix_vecs)
+        if (last > lanes) return few_entries<T, S, V + 1>(rows, n, start, stop, c, out, ahead);
     const vec<T> zero = fill(T(0));
     T number[V * lanes];
     for (int j = 0; j < V * lanes; j++) number[j] = j;
