@@ -1,23 +1,38 @@
-# One short row by itself, as calls with one row ask for it.
+# A few short rows, each by itself, as calls with one row ask for it.
 
-cdef inline bint run_lone(const Batch* b, Py_ssize_t i, element* unused) noexcept nogil:
-    """Row i, in one go; false, and nothing is done, where it is long, or not simply numbers in a row"""
-    cdef const element* x
-    cdef element* y
-    cdef bint done = False
-    cdef control state
+cdef enum:
+    LONE = 7  # rows up to which that is faster than to take them as a group,
+    LONE_LOGS = 3  # where a logarithm is taken, for all of a group at once
+
+
+cdef inline bint lone_row(const Batch* b, const element* x, element* y) noexcept nogil:
+    """x to y; false, and nothing is done, where that is out of the ordinary"""
     if element is float or element is double:
-        if b.n > few_classes or b.op.how != PLAIN or b.v != NULL or not are_contiguous(b, unused):
-            return False
-        state = enter()
-        x, y = <const element*> (b.x + offset(b, b.x_stride, i)), <element*> (b.out + offset(b, b.out_stride, i))
         if b.op.kind == SOFTMAX:
-            done = lone_softmax(x, y, b.n)
-        elif b.op.kind == LOG_SOFTMAX:
-            done = lone_log_softmax(x, y, b.n)
-        elif b.op.kind == LOGSUMEXP:
-            done = lone_logsumexp(x, y, b.n)
-        elif b.op.kind == JACOBIAN:
-            done = lone_jacobian(x, y, b.n, <element> b.op.scale)
-        leave(state)
-    return done
+            return lone_softmax(x, y, b.n)
+        if b.op.kind == LOG_SOFTMAX:
+            return lone_log_softmax(x, y, b.n)
+        if b.op.kind == LOGSUMEXP:
+            return lone_logsumexp(x, y, b.n)
+        if b.op.kind == JACOBIAN:
+            return lone_jacobian(x, y, b.n, <element> b.op.scale)
+    return False
+
+
+cdef inline Py_ssize_t run_lone(const Batch* b, Py_ssize_t start, Py_ssize_t stop, element* unused) noexcept nogil:
+    """Rows start .. stop up to the first that is long, or out of the ordinary, or not simply numbers in a row; which
+    that is"""
+    cdef control state
+    cdef const char* x
+    cdef char* y
+    cdef Py_ssize_t most = LONE_LOGS if b.op.kind == LOG_SOFTMAX or b.op.kind == LOGSUMEXP else LONE
+    if stop - start > most or b.n > few_classes or b.op.how != PLAIN or b.v != NULL or not are_contiguous(b, unused):
+        return start
+    state = enter()
+    while start < stop:
+        x, y = b.x + offset(b, b.x_stride, start), b.out + offset(b, b.out_stride, start)
+        if not lone_row(b, <const element*> x, <element*> y):
+            break
+        start += 1
+    leave(state)
+    return start

@@ -221,7 +221,8 @@ cdef int run_all(
     cdef bint split
     cdef int64_t begun
     cdef int allowed = threads, region
-    if rows == 1 and run_lone(b, start, unused):
+    start = run_lone(b, start, stop, unused)
+    if start == stop:
         return 0
     threads = threads_worth(work, threads)
     split = threads > 1 and rows < threads and not by_tiles(b, sizeof(element))
