@@ -25,8 +25,11 @@ cdef inline Py_ssize_t run_lone(const Batch* b, Py_ssize_t start, Py_ssize_t sto
     cdef control state
     cdef const char* x
     cdef char* y
-    cdef Py_ssize_t most = LONE_LOGS if b.op.kind == LOG_SOFTMAX or b.op.kind == LOGSUMEXP else LONE
-    if stop - start > most or b.n > few_classes or b.op.how != PLAIN or b.v != NULL or not are_contiguous(b, unused):
+    cdef Kind kind = b.op.kind
+    cdef Py_ssize_t most = LONE_LOGS if kind == LOG_SOFTMAX or kind == LOGSUMEXP else LONE
+    if stop - start > most or b.n > few_classes or (kind > LOGSUMEXP and kind != JACOBIAN):
+        return start
+    if b.op.how != PLAIN or not are_contiguous(b, unused):
         return start
     state = enter()
     while start < stop:
