@@ -238,6 +238,22 @@ def test_rows_between_lines(isa: str, dtype: str, n: int) -> None:
             assert_same_bits(softmax_vjp_from_output(its_y, its_v, out=its_v), want)
 
 
+@pytest.mark.parametrize("n", [100, 400, 2000])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_of_a_kept_output(isa: str, dtype: str, n: int) -> None:
+    """Each row goes by itself, its sums beside another: how the others lie in memory, whether one of them is out of the
+    ordinary, and how large all are together, change nothing."""
+    number = dtype_of(dtype)
+    few, weights = softmax(assorted((60, n), number)), assorted((60, n), number)
+    want = np.stack([softmax_vjp_from_output(y, v) for y, v in zip(few, weights, strict=True)])
+    y, v = few.reshape(4, 5, 3, n), weights.reshape(4, 5, 3, n)
+    for part in (np.s_[:, ::2], np.s_[:, 1:4, :2], np.s_[::-1, :, 1:]):
+        assert_same_bits(softmax_vjp_from_output(y[part], v[part]), want.reshape(4, 5, 3, n)[part])
+    rows = (7 << 20) // (n * number.itemsize)
+    large = softmax_vjp_from_output(np.resize(few, (rows, n)), np.resize(weights, (rows, n)), num_threads=1)
+    assert_same_bits(large, np.resize(want, (rows, n)))
+
+
 @pytest.mark.parametrize("n", [130, 203, 300])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_rows_that_share_lines(isa: str, dtype: str, n: int) -> None:

@@ -39,9 +39,7 @@ cdef inline int rows_in_group(const Batch* b, Py_ssize_t lanes) noexcept nogil:
     """As many as a register has lanes, but no more than stay in the first-level cache, which matters most to what
     computes least, or has several groups there at once"""
     cdef Py_ssize_t bytes = GROUP
-    if b.op.kind == VJP_FROM_OUTPUT:
-        bytes = GROUP // 8
-    elif b.op.kind > VJP_FROM_OUTPUT:
+    if b.op.kind >= VJP_FROM_OUTPUT:
         bytes = GROUP // 4
     elif b.op.kind == SOFTMAX or b.op.kind == LOG_SOFTMAX:
         bytes = GROUP // 2

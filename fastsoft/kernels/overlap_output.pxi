@@ -1,11 +1,13 @@
-# VJP from a kept output y, z_i = y_i (v_i - y.v), of contiguous rows: while the products of one group of rows are
-# summed, z of the last one is written, so that memory is read and written all the time; but where rows are long, so
-# that they would have to come from a farther cache twice, z of each right after its sums. The bits are those of
-# gradients.pxi, which does the groups that are out of the ordinary.
+# VJP from a kept output y, z_i = y_i (v_i - y.v), of contiguous rows, each by itself and its sum in registers: while
+# the products of one row are summed, z of the one before is written, so that memory is read and written all the time;
+# but where rows are long, so that they would have to come from a farther cache twice, z of each right after its sum.
+# The bits are those of gradients.pxi, which does the rows that are out of the ordinary.
 
 cdef enum:
     LINES = 1536  # bytes of a row from which memory is read by whole lines
     OVERLAP = 6144  # bytes of a row of which five, four that are read and one written, stay in the nearest cache
+    PHASES = 6291456  # bytes of z for each thread from which, of rows longer than that, no y and v are read while z is
+    # written: from beyond the caches they come later then
 
 
 cdef inline bint goes_overlapped_output(const Batch* b, element* unused) noexcept nogil:
@@ -14,27 +16,17 @@ cdef inline bint goes_overlapped_output(const Batch* b, element* unused) noexcep
     return are_contiguous(b, unused) and b.v_step == sizeof(element)
 
 
-cdef inline void take_outputs(
-    const Batch* b, Py_ssize_t i, Py_ssize_t stop, Py_ssize_t few, OutputStage[floating]* s
-) noexcept nogil:
-    """The next group from row i on, at most `few` rows, if there is one"""
-    cdef Py_ssize_t r, last = b.ndim - 1
-    cdef const char* y
-    cdef const char* v
-    cdef char* z
-    s.first = i
-    s.count = <int> max(0, min(few, stop - i))
-    if s.count > 0 and evenly(b, i, s.count):
-        y, v = b.x + offset(b, b.x_stride, i), b.v + offset(b, b.v_stride, i)
-        z = b.out + offset(b, b.out_stride, i)
-        for r in range(s.count):
-            s.y[r], s.v[r] = <const floating*> (y + r * b.x_stride[last]), <const floating*> (v + r * b.v_stride[last])
-            s.z[r] = <floating*> (z + r * b.out_stride[last])
-        return
-    for r in range(s.count):
-        s.y[r] = <const floating*> (b.x + offset(b, b.x_stride, i + r))
-        s.v[r] = <const floating*> (b.v + offset(b, b.v_stride, i + r))
-        s.z[r] = <floating*> (b.out + offset(b, b.out_stride, i + r))
+cdef inline OutputRow[floating] output_row(const Batch* b, Py_ssize_t i, floating unused) noexcept nogil:
+    """Row i"""
+    cdef OutputRow[floating] row
+    cdef Py_ssize_t last = b.ndim - 1
+    row.y = <const floating*> (b.x + offset(b, b.x_stride, i))
+    row.v = <const floating*> (b.v + offset(b, b.v_stride, i))
+    row.z = <floating*> (b.out + offset(b, b.out_stride, i))
+    row.y_apart, row.v_apart, row.z_apart = 0, 0, 0
+    if last >= 0:
+        row.y_apart, row.v_apart, row.z_apart = b.x_stride[last], b.v_stride[last], b.out_stride[last]
+    return row
 
 
 cdef inline void add_output(
@@ -72,12 +64,14 @@ cdef inline Py_ssize_t to_lines(const floating* y, const floating* z, Py_ssize_t
 
 
 cdef inline void turn_output_row(
-    const floating* y, const floating* v, floating* z, const pair[floating]* means, int r, Py_ssize_t n, Way way,
-    Seam[floating]* seam
+    const OutputRow[floating]& row, const pair[floating]& dot, Py_ssize_t n, Way way, Seam[floating]* seam
 ) noexcept nogil:
     """z of one row"""
+    cdef const floating* y = row.y
+    cdef const floating* v = row.v
+    cdef floating* z = row.z
+    cdef pair[floating] mean = dot  # in registers: for the compiler a store to z might change it
     cdef Py_ssize_t i = to_lines(y, z, n, way), step = product_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
-    cdef pair[floating] mean = of_row(means[0], r)
     if i > 0:
         turn_some(y, v, z, i, mean, way, seam)
     while i + step <= n:
@@ -88,105 +82,93 @@ cdef inline void turn_output_row(
 
 
 cdef inline void overlap_outputs(
-    const floating* y, const floating* v, floating* z, const pair[floating]* means, int r, const floating* next_y,
-    const floating* next_v, Py_ssize_t n, int between, Way way, Seam[floating]* seam, Sums[floating]* dot
+    const OutputRow[floating]& row, const pair[floating]& dot, const OutputRow[floating]& next, Py_ssize_t n,
+    int between, Way way, Seam[floating]* seam, Sums[floating]* next_dot
 ) noexcept nogil:
-    """turn_output_row of one row, and add_output of another"""
-    cdef Py_ssize_t step = product_vecs * REGISTER // <Py_ssize_t> sizeof(floating), near = NEAR // sizeof(floating)
-    cdef Py_ssize_t i, start, stop, skip = to_lines(y, z, n, way)
-    cdef pair[floating] mean = of_row(means[0], r)  # in registers: for the compiler a store to z might change it
+    """turn_output_row of one row, and add_output of the next"""
+    cdef Py_ssize_t near = NEAR // sizeof(floating)
+    cdef Py_ssize_t start, stop, skip = to_lines(row.y, row.z, n, way)
+    cdef const floating* y = row.y + skip
+    cdef const floating* v = row.v + skip
+    cdef floating* z = row.z + skip
+    cdef const floating* next_y = next.y
+    cdef const floating* next_v = next.v
+    cdef pair[floating] mean = dot  # as above
     cdef Sums[floating] a
     if skip > 0:
-        turn_some(y, v, z, skip, mean, way, seam)
-    y, v, z = y + skip, v + skip, z + skip
+        turn_some(row.y, row.v, row.z, skip, mean, way, seam)
     for start from 0 <= start < n by BLOCK:
         stop = min(n, start + BLOCK)
         begin_runs(a)
-        i = overlap_steps(a, next_y, next_v, start, stop - skip, between, near, y, v, z, mean, way, seam)
-        while i < stop:
-            add_runs(a, next_y + i, next_v + i, stop - i)
-            turn_some(y + i, v + i, z + i, n - skip - i, mean, way, seam)
-            i += step
+        overlap_steps(a, next_y, next_v, start, stop, between, near, y, v, z, n - skip, mean, way, seam)
         if start == 0:
-            dot[0] = a
+            next_dot[0] = a
         else:
-            merge(dot[0], a)
+            merge(next_dot[0], a)
 
 
-cdef inline void settle_outputs(OutputStage[floating]* s) noexcept nogil:
-    """What follows from the sums"""
-    cdef int r
-    cdef All all_terms
-    cdef vec[floating] size = absolute(s.dots[0].hi)
-    for r in range(1, s.count):
-        size = larger(absolute(s.dots[r].hi), size)
-    fold(s.dots, s.count, all_terms)
-    s.mean.hi, s.mean.lo = s.dots[0].hi, s.dots[0].lo
-    s.ordinary = all_moderate(size) and all_finite(s.mean.hi + s.mean.lo)  # the second where one was NaN
-
-
-cdef inline void overlap_groups(
-    OutputStage[floating]* last, OutputStage[floating]* next, Py_ssize_t n, int between, Way way, Seam[floating]* seam
+cdef inline void overlap_output_rows(
+    const Batch* b, Py_ssize_t i, Py_ssize_t count, Way way, Seam[floating]* seam, floating unused
 ) noexcept nogil:
-    """z of the last group, and the sums of the next, of which either may be smaller, or none"""
-    cdef int r
-    for r in range(max(last.count, next.count)):
-        if r >= last.count:
-            add_output(next.y[r], next.v[r], n, between, &next.dots[r])
-        elif r < next.count:
-            overlap_outputs(
-                last.y[r], last.v[r], last.z[r], &last.mean, r, next.y[r], next.v[r], n, between, way, seam,
-                &next.dots[r]
-            )
+    """Rows i .. i + count, which lie evenly apart"""
+    cdef OutputRow[floating] row, next = output_row(b, i, unused)
+    cdef Py_ssize_t r, n = b.n
+    cdef bint in_turn = n * <Py_ssize_t> sizeof(floating) > OVERLAP and not b.stream
+    cdef bint apart = in_turn and b.rows * n * <Py_ssize_t> sizeof(floating) >= PHASES * fs_threads()
+    cdef int between = 0 if b.stream else lie_between_lines(b, &unused)
+    cdef Sums[floating] dot
+    cdef pair[floating] mean
+    cdef bint ordinary
+    add_output(next.y, next.v, n, between, &dot)
+    for r in range(count):
+        row, next = next, next_row(next)
+        ordinary = all_moderate(dot.hi)
+        mean = folded(dot)
+        if ordinary and r + 1 < count and not in_turn:
+            overlap_outputs(row, mean, next, n, between, way, seam, &dot)
+            continue
+        if apart:
+            end_loads()
+        if ordinary:
+            turn_output_row(row, mean, n, way, seam)
         else:
-            turn_output_row(last.y[r], last.v[r], last.z[r], &last.mean, r, n, way, seam)
+            group(&row.y, &row.v, &row.z, 1, n, &b.op, i + r, NULL)
+        if apart:
+            end_loads()
+        if r + 1 < count:
+            add_output(next.y, next.v, n, between, &dot)
 
 
-cdef inline void run_few_outputs(const Batch* b, Py_ssize_t start, Py_ssize_t stop, floating* unused) noexcept nogil:
-    """Rows start .. stop, of few vecs: group by group, in steps that are short enough to overlap by themselves"""
-    cdef OutputStage[floating] s
-    cdef Py_ssize_t i = start
+cdef inline void few_output_rows(const Batch* b, Py_ssize_t i, Py_ssize_t count, floating unused) noexcept nogil:
+    """The same rows, if they are of few vecs: steps that are short enough to overlap by themselves"""
+    cdef Py_ssize_t stop = i + count
+    cdef OutputRow[floating] row
     while i < stop:
-        take_outputs(b, i, stop, REGISTER // sizeof(floating), &s)
-        few_dots(s, b.n)
-        settle_outputs(&s)
-        if s.ordinary:
-            few_turned(s, b.n)
-        else:
-            group_or_rows(s.y, s.v, s.z, s.count, b.n, &b.op, s.first, NULL)
-        i += s.count
+        i += few_outputs(output_row(b, i, unused), b.n, stop - i)
+        if i < stop:
+            row = output_row(b, i, unused)
+            group(&row.y, &row.v, &row.z, 1, b.n, &b.op, i, NULL)
+            i += 1
 
 
 cdef inline void run_overlapped_output(
     const Batch* b, Py_ssize_t start, Py_ssize_t stop, floating* unused
 ) noexcept nogil:
     """Rows start .. stop"""
-    cdef OutputStage[floating] stages[2]
-    cdef OutputStage[floating]* last = &stages[0]
-    cdef OutputStage[floating]* next = &stages[1]
-    cdef Py_ssize_t i = start, few = rows_in_group(b, REGISTER // sizeof(floating))
-    cdef bint in_turn = b.n * <Py_ssize_t> sizeof(floating) > OVERLAP and not b.stream
-    cdef int between = lie_between_lines(b, unused)
+    cdef Py_ssize_t i = start, count
     cdef floating zero = 0
     cdef Seam[floating] seam
+    cdef Seam[floating]* no_seam = NULL
     cdef Near near
     cdef Past past
-    if are_few(b.n, zero) and not b.stream:
-        run_few_outputs(b, start, stop, unused)
-        return
-    last.count = 0
     seam.at = NULL
-    while i < stop or last.count > 0:
-        take_outputs(b, i, i if in_turn and last.count > 0 else stop, few, next)
-        i += next.count
-        if last.count > 0 and not last.ordinary:
-            group_or_rows(last.y, last.v, last.z, last.count, b.n, &b.op, last.first, NULL)
-            last.count = 0
+    while i < stop:
+        count = evenly_from(b, i, stop) if b.ndim > 0 else 1
         if b.stream:
-            overlap_groups(last, next, b.n, 0, past, &seam)
+            overlap_output_rows(b, i, count, past, &seam, zero)
+        elif are_few(b.n, zero):
+            few_output_rows(b, i, count, zero)
         else:
-            overlap_groups(last, next, b.n, between, near, NULL)
-        if next.count > 0:
-            settle_outputs(next)
-        last, next = next, last
+            overlap_output_rows(b, i, count, near, no_seam, zero)
+        i += count
     end_seam(seam)

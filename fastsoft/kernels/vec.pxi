@@ -98,6 +98,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     void stream(float*, vec[float])
     void stream(double*, vec[double])
     void fence()
+    void end_loads()
     bunch[float] load_bunch(const float*, ptrdiff_t left, float rest)
     bunch[double] load_bunch(const double*, ptrdiff_t left, double rest)
     void store(float*, bunch[float], ptrdiff_t left)
@@ -317,20 +318,20 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         pair[T] minus
         Sums[T]* sums  # arrays of 16, as are these: a declaration of one of a template Cython does not read
         Sums[T]* dots
-    cppclass OutputStage[T]:
-        int count
-        ptrdiff_t first
-        const T** y  # arrays of 16, as in Pass
-        const T** v
-        T** z
-        Sums[T]* dots
-        pair[T] mean
-        bint ordinary
+    cppclass OutputRow[T]:
+        const T* y
+        const T* v
+        T* z
+        ptrdiff_t y_apart
+        ptrdiff_t v_apart
+        ptrdiff_t z_apart
+    OutputRow[T] next_row[T](const OutputRow[T]&)
+    pair[T] folded[T](const Sums[T]&)
     void add_runs[T](Sums[T]&, const T* x, const T* v, ptrdiff_t left)
     ptrdiff_t add_steps[T](Sums[T]&, const T* x, const T* v, ptrdiff_t i, ptrdiff_t stop, int between)
-    ptrdiff_t overlap_steps[T, Way](
+    void overlap_steps[T, Way](
         Sums[T]&, const T* next_y, const T* next_v, ptrdiff_t i, ptrdiff_t stop, int between, ptrdiff_t near,
-        const T* y, const T* v, T* z, const pair[T]& mean, Way, Seam[T]*
+        const T* y, const T* v, T* z, ptrdiff_t end, const pair[T]& mean, Way, Seam[T]*
     )
     void map_some[T, Map](
         const T* x, const T* v, T* y, Map, ptrdiff_t left, T scale, T middle, const pair[T]& factor,
@@ -390,8 +391,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     )
     void few_weighed[T, How](const Pass[T]&, How, Sums[T]* sums, Sums[T]* dots)
     void few_mapped[T, Map](const Pass[T]&, Map)
-    void few_dots[T](OutputStage[T]&, ptrdiff_t n)
-    void few_turned[T](const OutputStage[T]&, ptrdiff_t n)
+    ptrdiff_t few_outputs[T](const OutputRow[T]&, ptrdiff_t n, ptrdiff_t count)
     void few_entries[T, S](const T* rows, ptrdiff_t n, ptrdiff_t start, ptrdiff_t stop, T c, S* out, ptrdiff_t ahead)
 
     ctypedef unsigned int control

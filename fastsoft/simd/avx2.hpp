@@ -31,6 +31,7 @@ inline void store(double* p, rd a) { _mm256_storeu_pd(p, a); }
 inline void stream(float* p, rf a) { _mm256_stream_ps(p, a); }
 inline void stream(double* p, rd a) { _mm256_stream_pd(p, a); }
 inline void fence() { _mm_sfence(); }
+inline void end_loads() { _mm_lfence(); }  // what follows begins after them
 inline void store(half* p, rf a) { _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT)); }
 inline void store(bfloat* p, rf a) {  // to nearest even
     const __m256i u = _mm256_castps_si256(a);

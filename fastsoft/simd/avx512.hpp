@@ -31,6 +31,7 @@ inline void store(double* p, rd a) { _mm512_storeu_pd(p, a); }
 inline void stream(float* p, rf a) { _mm512_stream_ps(p, a); }
 inline void stream(double* p, rd a) { _mm512_stream_pd(p, a); }
 inline void fence() { _mm_sfence(); }
+inline void end_loads() { _mm_lfence(); }  // what follows begins after them
 inline __m256i narrow(const half*, rf a) { return _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT); }
 inline __m256i narrow(const bfloat*, rf a) {  // to nearest even by integers: vcvtneps2bf16 would drop subnormals
     const __m512i u = _mm512_castps_si512(a);

@@ -168,44 +168,49 @@ template <class T, class Map, int V = most_vecs<T>> APART void few_mapped(const 
     }
 }
 
-// The sums of a group's rows, and z, of a kept output (overlap_output.pxi). Each fetches what the next step asks for: z, or
-// the next group, as a rule right after this one.
-template <class T, int V = most_vecs<T>> APART void few_dots(OutputStage<T>& s, ptrdiff_t n) {
-    const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes;
+// z of `count` rows of a kept output (overlap_output.pxi), as far as their sums are moderate; how many that are. Some rows
+// at a time: more share the work over the lanes, fewer are still in the nearest cache when their z is written. Fetched is
+// what comes `near_bytes` later, as a rule of the next rows.
+const int dots_together = 8;
+template <class T, int V = most_vecs<T>> APART ptrdiff_t few_outputs(OutputRow<T> row, ptrdiff_t n, ptrdiff_t count) {
+    const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes, near = near_bytes / sizeof(T);
     if constexpr (V > least_vecs<T>)
-        if (last <= 0) return few_dots<T, V - 1>(s, n);
-    for (int r = 0; r < s.count; r++) {
-        const T *y = s.y[r], *v = s.v[r];
-        Sums<T> a;
-        vec<T> run;
-        begin_runs(a);
+        if (last <= 0) return few_outputs<T, V - 1>(row, n, count);
+    ptrdiff_t done = 0;
+    while (done < count) {
+        Sums<T> dots[dots_together];
+        OutputRow<T> a = row;
+        int some = 0;
+        for (; some < dots_together && some < count - done; some++, a = next_row(a)) {
+            Sums<T> dot;
+            vec<T> run;
+            begin_runs(dot);
 #pragma GCC unroll 8
-        for (int k = 0; k < V; k++) {
-            const ptrdiff_t j = k * lanes, left = k < V - 1 ? lanes : last;
-            if (k % run_length == 0) run = fill(T(0));
-            prefetch_to_write(s.z[r] + j, 1);
-            run = mul_add(load(y + j, left, T(0)), load(v + j, left, T(0)), run);
-            if (k % run_length == run_length - 1 || k == V - 1) end_run(a, run);
+            for (int k = 0; k < V; k++) {
+                const ptrdiff_t j = k * lanes, left = k < V - 1 ? lanes : last;
+                if (k % run_length == 0) run = fill(T(0));
+                prefetch(a.y + j + near, 1);
+                prefetch(a.v + j + near, 1);
+                run = mul_add(load(a.y + j, left, T(0)), load(a.v + j, left, T(0)), run);
+                if (k % run_length == run_length - 1 || k == V - 1) end_run(dot, run);
+            }
+            if (!all_moderate(dot.hi)) break;
+            dots[some] = dot;
         }
-        s.dots[r] = a;
-    }
-}
-template <class T, int V = most_vecs<T>> APART void few_turned(const OutputStage<T>& s, ptrdiff_t n) {
-    const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes, ahead = s.count * n;
-    if constexpr (V > least_vecs<T>)
-        if (last <= 0) return few_turned<T, V - 1>(s, n);
-    for (int r = 0; r < s.count; r++) {
-        const T *y = s.y[r], *v = s.v[r];
-        T* z = s.z[r];
-        const pair<T> mean = of_row(s.mean, r);
+        if (some == 0) break;
+        if (some == dots_together) Fold<vec<T>::lanes / 2, pair<T>>::rows(dots, dots_together);  // so unrolled
+        else fold(dots, some, All());
+        for (int r = 0; r < some; r++, row = next_row(row)) {
+            const pair<T> mean = {lane(dots[0].hi, r), lane(dots[0].lo, r)};
 #pragma GCC unroll 8
-        for (int k = 0; k < V; k++) {
-            const ptrdiff_t j = k * lanes, left = k < V - 1 ? lanes : last;
-            prefetch(y + j + ahead, 1);
-            prefetch(v + j + ahead, 1);
-            store(z + j, turned_output(load(y + j, left, T(0)), load(v + j, left, T(0)), mean), left);
+            for (int k = 0; k < V; k++) {
+                const ptrdiff_t j = k * lanes, left = k < V - 1 ? lanes : last;
+                store(row.z + j, turned_output(load(row.y + j, left, T(0)), load(row.v + j, left, T(0)), mean), left);
+            }
         }
+        done += some;
     }
+    return done;
 }
 
 // Rows start .. stop of Jacobians, one below the other, of at most matrix_vecs vecs: -sigma_i sigma_j and the diagonal,

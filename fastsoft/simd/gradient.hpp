@@ -319,23 +319,36 @@ template <class T, int U> INLINE vec<T, U> turned_output(vec<T, U> y, vec<T, U> 
     y = in_registers(y);
     return mul_sub(y, v, mul_add(y, spread<U>(mean.hi), y * spread<U>(mean.lo)));
 }
-// The next `left` z, at most product_vecs, likewise, as `put`.
+// The next `left` z, at most a vec, or product_vecs, likewise, as `put`.
 template <class T, class Way>
-INLINE void turn_some(const T* y, const T* v, T* z, ptrdiff_t left, const pair<T>& mean, Way, Seam<T>* seam) {
-    const int lanes = vec<T>::lanes;
+INLINE void turn_vec(const T* y, const T* v, T* z, ptrdiff_t left, const pair<T>& mean, Way, Seam<T>* seam) {
     if (std::is_same<Way, Near>::value) seam = nullptr;
-    for (ptrdiff_t k = 0; k < product_vecs * lanes && k < left; k += lanes)
-        put(z + k, turned_output(load(y + k, left - k, T(0)), load(v + k, left - k, T(0)), mean), left - k, seam);
+    put(z, turned_output(load(y, left, T(0)), load(v, left, T(0)), mean), left, seam);
 }
-// add_steps of one row, and turn_some of another.
 template <class T, class Way>
-INLINE ptrdiff_t overlap_steps(Sums<T>& a, const T* next_y, const T* next_v, ptrdiff_t i, ptrdiff_t stop, int between,
-                               ptrdiff_t near, const T* y, const T* v, T* z, const pair<T>& mean, Way way, Seam<T>* seam) {
-    return add_steps(a, next_y, next_v, i, stop, between, [&](ptrdiff_t i) INLINE_LAMBDA {
+INLINE void turn_some(const T* y, const T* v, T* z, ptrdiff_t left, const pair<T>& mean, Way way, Seam<T>* seam) {
+    const int lanes = vec<T>::lanes;
+    for (ptrdiff_t k = 0; k < product_vecs * lanes && k < left; k += lanes)
+        turn_vec(y + k, v + k, z + k, left - k, mean, way, seam);
+}
+// The sums of one row's products from i on, and z of another, up to `stop` of the one and `end` of the other.
+template <class T, class Way>
+INLINE void overlap_steps(Sums<T>& a, const T* next_y, const T* next_v, ptrdiff_t i, ptrdiff_t stop, int between,
+                          ptrdiff_t near, const T* y, const T* v, T* z, ptrdiff_t end, const pair<T>& mean, Way way, Seam<T>* seam) {
+    const ptrdiff_t lanes = vec<T>::lanes, step = run_length * lanes;
+    i = add_steps(a, next_y, next_v, i, stop < end ? stop : end, between, [&](ptrdiff_t i) INLINE_LAMBDA {
         prefetch(next_y + i + near, product_vecs);
         prefetch(next_v + i + near, product_vecs);
-        turn_some(y + i, v + i, z + i, product_vecs * vec<T>::lanes, mean, way, seam);
+        turn_some(y + i, v + i, z + i, product_vecs * lanes, mean, way, seam);
     });
+    for (; i < stop; i += step) {
+        vec<T> run = fill(T(0));
+        for (ptrdiff_t k = i; k < i + step; k += lanes) {
+            run = mul_add(load(next_y + k, stop - k, T(0)), load(next_v + k, stop - k, T(0)), run);
+            if (k < end) turn_vec(y + k, v + k, z + k, end - k, mean, way, seam);
+        }
+        end_run(a, run);
+    }
 }
 // v - mean, back from its scale
 template <class T, int U> INLINE vec<T, U> centred(vec<T, U> v, T scale, T up, const pair<T>& mean) {
@@ -525,17 +538,17 @@ template <class T> INLINE T loss_of(T hi, T lo) {
     return loss == loss ? loss : std::numeric_limits<T>::quiet_NaN();
 }
 
-// A group of rows on its way from y and v to z: see overlap_output.pxi.
-template <class T> struct OutputStage {
-    int count;
-    ptrdiff_t first;
-    const T* y[16];
-    const T* v[16];
-    T* z[16];
-    Sums<T> dots[16];
-    pair<T> mean;
-    bool ordinary;
+// A row of y, v and z, and how many bytes the next one lies after it: see overlap_output.pxi.
+template <class T> struct OutputRow {
+    const T* y;
+    const T* v;
+    T* z;
+    ptrdiff_t y_apart, v_apart, z_apart;
 };
+template <class T> INLINE T* shifted(T* p, ptrdiff_t bytes) { return (T*)((uintptr_t)p + bytes); }
+template <class T> INLINE OutputRow<T> next_row(const OutputRow<T>& a) {
+    return {shifted(a.y, a.y_apart), shifted(a.v, a.v_apart), shifted(a.z, a.z_apart), a.y_apart, a.v_apart, a.z_apart};
+}
 
 // What the passes over the rows of a group share; a pass goes over rows first .. last - 1.
 template <class T> struct Pass {

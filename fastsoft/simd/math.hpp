@@ -419,6 +419,12 @@ template <class A, bool exact> struct Fold<0, A, exact> {
 };
 template <class T> APART void fold(vec<T>* a, int count) { Fold<vec<T>::lanes / 2, vec<T>>::rows(a, count); }
 template <class T> APART void fold(Sums<T>* a, int count, All) { Fold<vec<T>::lanes / 2, pair<T>>::rows(a, count); }
+// The same of one row, in registers.
+template <class T> INLINE pair<T> folded(const Sums<T>& a) {
+    pair<T> all = {a.hi, a.lo};
+    Fold<vec<T>::lanes / 2, pair<T>>::rows(&all, 1);
+    return all;
+}
 template <class T> APART void fold_few(Sums<T>* a, int count) { Fold<vec<T>::lanes / 2, pair<T>, true>::rows(a, count); }
 template <class T> APART void fold(Sums<T>* a, int count, Others) { Fold<vec<T>::lanes / 2, Sums<T>>::rows(a, count); }
 

@@ -29,6 +29,7 @@ inline rf quarter_power(rf a) {
 inline void stream(float* p, rf a) { store(p, a); }  // Arm has no such store by itself; a pair, stnp, is only a hint
 inline void stream(double* p, rd a) { store(p, a); }
 inline void fence() {}
+inline void end_loads() {}
 inline rf larger(rf a, rf b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }  // fmax would spread a NaN
 inline rd larger(rd a, rd b) { return vbslq_f64(vcgtq_f64(a, b), a, b); }
 

@@ -22,12 +22,14 @@ inline rd sub_mul(rd c, rd a, rd b) { return c - a * b; }
 inline void stream(float* p, rf a) { _mm_stream_ps(p, a); }
 inline void stream(double* p, rd a) { _mm_stream_pd(p, a); }
 inline void fence() { _mm_sfence(); }
+inline void end_loads() { _mm_lfence(); }  // what follows begins after them
 inline rf larger(rf a, rf b) { return _mm_max_ps(a, b); }
 inline rd larger(rd a, rd b) { return _mm_max_pd(a, b); }
 #else
 inline void stream(float* p, rf a) { store(p, a); }
 inline void stream(double* p, rd a) { store(p, a); }
 inline void fence() {}
+inline void end_loads() {}
 inline rf larger(rf a, rf b) { return choose(a > b, a, b); }
 inline rd larger(rd a, rd b) { return choose(a > b, a, b); }
 #endif
