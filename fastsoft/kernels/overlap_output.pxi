@@ -95,10 +95,11 @@ cdef inline void overlap_outputs(
     cdef const floating* next_v = next.v
     cdef pair[floating] mean = dot  # as above
     cdef Sums[floating] a
+    cdef Py_ssize_t size = BLOCK if Way is Past else n  # by way of the caches no longer ones go here
     if skip > 0:
         turn_some(row.y, row.v, row.z, skip, mean, way, seam)
-    for start from 0 <= start < n by BLOCK:
-        stop = min(n, start + BLOCK)
+    for start from 0 <= start < n by size:
+        stop = min(n, start + size)
         begin_runs(a)
         overlap_steps(a, next_y, next_v, start, stop, between, near, y, v, z, n - skip, mean, way, seam)
         if start == 0:
