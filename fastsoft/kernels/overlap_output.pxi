@@ -6,8 +6,8 @@
 cdef enum:
     LINES = 1536  # bytes of a row from which memory is read by whole lines
     OVERLAP = 6144  # bytes of a row of which five, four that are read and one written, stay in the nearest cache
-    PHASES = 6291456  # bytes of z for each thread from which, of rows longer than that, no y and v are read while z is
-    # written: from beyond the caches they come later then
+    PHASES = 6291456  # bytes of z for each thread from which, of rows longer than OVERLAP, no y and v are read while z
+    # is written: from beyond the caches they would come later
 
 
 cdef inline bint goes_overlapped_output(const Batch* b, element* unused) noexcept nogil:
@@ -95,7 +95,7 @@ cdef inline void overlap_outputs(
     cdef const floating* next_v = next.v
     cdef pair[floating] mean = dot  # as above
     cdef Sums[floating] a
-    cdef Py_ssize_t size = BLOCK if Way is Past else n  # by way of the caches no longer ones go here
+    cdef Py_ssize_t size = BLOCK if Way is Past else n  # by way of the caches only rows up to OVERLAP bytes go here
     if skip > 0:
         turn_some(row.y, row.v, row.z, skip, mean, way, seam)
     for start from 0 <= start < n by size:
