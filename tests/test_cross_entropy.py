@@ -19,7 +19,7 @@ from fastsoft.reference import OPS, ulp
 
 L = np.longdouble
 NAN, INF = math.nan, math.inf
-LABELS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+LABELS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "longlong")
 loss_of = fastsoft.softmax_cross_entropy
 both_of = fastsoft.softmax_cross_entropy_with_grad
 

@@ -19,6 +19,14 @@ cdef inline char* data_of(cnp.ndarray a) noexcept:
     return <char*> cnp.PyArray_DATA(a) if a is not None else NULL
 
 
+cdef char* entries_of(cnp.ndarray a, int typenum, str name) except? NULL:
+    """Where the numbers of a lie, which must be contiguous and of one type. In place of typed memoryviews: what Cython
+    writes for these would be a tenth of the module."""
+    if a is not None and not (cnp.PyArray_EquivTypenums(cnp.PyArray_TYPE(a), typenum) and cnp.PyArray_ISCARRAY_RO(a)):
+        raise TypeError(f"{name} must be contiguous numbers of NumPy's type {typenum}, got {a.dtype}")
+    return data_of(a)
+
+
 cdef void set_axes(
     Batch* b, cnp.ndarray x, cnp.ndarray v, cnp.ndarray out, cnp.ndarray where, int axis
 ) noexcept:
@@ -133,9 +141,8 @@ def apply(
 
 def derive(
     int kind, cnp.ndarray x not None, cnp.ndarray v, cnp.ndarray out, int axis, int how, tuple factor not None,
-    int threads, Py_ssize_t start, Py_ssize_t stop, const int64_t[::1] labels=None, const double[::1] row_weights=None,
-    const double[::1] class_weights=None, cnp.ndarray loss=None, double on=1, double off=0, double scale=1,
-    double z_loss=0
+    int threads, Py_ssize_t start, Py_ssize_t stop, cnp.ndarray labels=None, cnp.ndarray row_weights=None,
+    cnp.ndarray class_weights=None, cnp.ndarray loss=None, double on=1, double off=0, double scale=1, double z_loss=0
 ):
     """As `apply`, for derivatives and losses. v: the second argument, of x's dtype and axes, or None; out: the same,
     or None where only the loss is wanted. labels, -1 for ignored rows, row_weights, and loss (of the type that is
@@ -144,12 +151,9 @@ def derive(
     set_plain(&b.op, <Kind> kind)
     set_factor(&b.op, how, factor)
     b.op.on, b.op.off, b.op.scale, b.op.z_loss = on, off, scale, z_loss
-    if labels is not None:
-        b.op.labels = &labels[0]
-    if row_weights is not None:
-        b.op.row_weights = &row_weights[0]
-    if class_weights is not None:
-        b.op.class_weights = &class_weights[0]
+    b.op.labels = <const int64_t*> entries_of(labels, cnp.NPY_INT64, "labels")
+    b.op.row_weights = <const double*> entries_of(row_weights, cnp.NPY_FLOAT64, "row_weights")
+    b.op.class_weights = <const double*> entries_of(class_weights, cnp.NPY_FLOAT64, "class_weights")
     b.op.loss = data_of(loss)
     set_axes(&b, x, v, out, None, axis)
     b.stream = streams(&b, out)
