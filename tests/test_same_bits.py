@@ -337,6 +337,22 @@ def test_columns_side_by_side(op: Operation, isa: str, dtype: str) -> None:
         assert np.array_equal(bits(in_rows(got, turned, 1)), bits(in_rows(want, x, -1))), f"{columns} columns of {n}"
 
 
+@softmax_family
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_columns_of_few_classes(op: Operation, isa: str, dtype: str, n: int) -> None:
+    """Some hundred columns go together: all of them ordinary, or some that hold a NaN, infinities, or huge numbers."""
+    number = dtype_of(dtype)
+    for columns, odd in itertools.product((15, 64, 300), (0, 1, 7)):
+        x = logits((columns, n), number, largest=40)
+        x[columns // 2 : columns // 2 + odd] = assorted((11, n), number)[10 - odd : 10]
+        want, turned = function(op)(x), np.ascontiguousarray(x.T)
+        got = function(op)(turned, axis=0)
+        assert np.array_equal(bits(in_rows(got, turned, 0)), bits(in_rows(want, x, -1))), f"{columns} columns"
+        if op.classes == 1:
+            assert_same_bits(function(op)(turned, axis=0, out=turned), got)
+
+
 @elementwise
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_columns_larger_than_the_caches(op: Operation, isa: str, dtype: str) -> None:

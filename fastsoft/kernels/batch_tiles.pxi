@@ -230,12 +230,36 @@ cdef inline int panel(
     return <int> rows
 
 
-cdef inline int next_tiles(
+cdef inline Py_ssize_t narrow_columns(const Batch* b, Py_ssize_t i, Py_ssize_t stop, element* unused) noexcept nogil:
+    """Columns of very few classes from row i on, up to some that are out of the ordinary; how many"""
+    cdef Py_ssize_t last = b.ndim - 1, size = sizeof(element), count
+    cdef Columns[element] x, out
+    if b.n == 1 or b.n > NARROW or b.op.kind > LOGSUMEXP or b.op.how != PLAIN or b.where != NULL:
+        return 0
+    if last < 0 or b.x_step == size or b.x_stride[last] != size or b.out_stride[last] != size:
+        return 0
+    if element is float or element is double:
+        x.first, x.step = b.x + offset(b, b.x_stride, i), b.x_step
+        out.first, out.step = b.out + offset(b, b.out_stride, i), b.out_step
+        count = evenly_from(b, i, stop)
+        if b.op.kind == SOFTMAX:
+            return narrow_softmax(x, out, b.n, count)
+        if b.op.kind == LOG_SOFTMAX:
+            return narrow_log_softmax(x, out, b.n, count)
+        return narrow_logsumexp(x, out, b.n, count)
+    return 0
+
+
+cdef inline Py_ssize_t next_tiles(
     const Batch* b, Py_ssize_t i, Py_ssize_t stop, floating* scratch, element* unused
 ) noexcept nogil:
     """Some rows from row i on; how many"""
     cdef int count = columns_to_line(b, i, stop, unused)
+    cdef Py_ssize_t columns
     if count == 0:
+        columns = narrow_columns(b, i, stop, unused)
+        if columns > 0:
+            return columns
         count = panel(b, i, stop, scratch, unused)
         if count > 0:
             return count

@@ -490,6 +490,7 @@ cdef inline void apply_loss(
     cdef Others others
     cdef int r
     cdef Pass[floating] p
+    cdef pair[floating] log
     cdef Loss[floating] a
     cdef Label[floating] label
     cdef Sums[floating] weights[16]
@@ -519,9 +520,11 @@ cdef inline void apply_loss(
         fold(&shortfalls[0], count, all_terms)
     rows_pass(&p, EXP if gradient else EXP_SUM, how, team)
     fold(p.sums, count, others)
+    log = log_of_sum(p.sums[0], s[0])
     if dense:
         set_target_loss(
-            a, p.sums[0], weights[0], shortfalls[0], s[0], load(weight, 16, weight[0]), op.scale, op.z_loss, op.factor
+            a, p.sums[0], log, weights[0], shortfalls[0], s[0], load(weight, 16, weight[0]), op.scale, op.z_loss,
+            op.factor
         )
     else:
         for r in range(count if gradient else 0):
@@ -529,7 +532,7 @@ cdef inline void apply_loss(
         label.x, label.e, label.weight = (
             load(logit, 16, logit[0]), load(e, 16, logit[0]), load(weight, 16, logit[0])
         )
-        set_label_loss(a, p.sums[0], s[0], label, op.scale, op.z_loss, op.factor, how)
+        set_label_loss(a, p.sums[0], log, s[0], label, op.scale, op.z_loss, op.factor, how)
     a.loss = one_nan(a.loss, a.loss)
     for r in range(count):
         loss[first + r] = 0 if ignored(op, first + r) else in_lane(a.loss, r)

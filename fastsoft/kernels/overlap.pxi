@@ -181,7 +181,7 @@ cdef inline void apply_overlapped(
         now.factor = reciprocal(sums[0], s, <floating> op.empty)
         now.waits = True
     elif op.kind == LOG_SOFTMAX:
-        now.shared, now.log = s.each, log_shift(sums[0], s, <floating> op.empty)
+        now.shared, now.log = s.each, log_shift(log_of_sum(sums[0], s), s, <floating> op.empty)
         now.waits = True
     else:
         log_results(now.x, now.y, now.count, n, now.tops[0], &sums[0], &s, op, how, NULL)

@@ -293,12 +293,12 @@ cdef inline void log_results(
     cdef vec[floating] values
     cdef floating some[16]
     if op.kind == LOGSUMEXP:
-        values = log_sum_exp(sums[0], s[0], top)
+        values = log_sum_exp(log_of_sum(sums[0], s[0]), s[0], top)
         store(some, values, REGISTER // sizeof(floating))
         for r in range(count):
             y[r][0] = some[r]
         return
-    log = log_shift(sums[0], s[0], <floating> op.empty)
+    log = log_shift(log_of_sum(sums[0], s[0]), s[0], <floating> op.empty)
     if team != NULL:
         team_log(x, y, n, &s.each, &log, how, team)
     else:

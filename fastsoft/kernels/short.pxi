@@ -206,6 +206,7 @@ cdef inline bint loss_tiles(
     cdef Plain plain
     cdef Others others
     cdef Sums[floating] sums[TILES]
+    cdef pair[floating] log[TILES]
     cdef Loss[floating] a[TILES]
     cdef Label[floating] own[TILES]
     cdef vec[floating] label[TILES]
@@ -215,9 +216,10 @@ cdef inline bint loss_tiles(
         own[t].x = class_of(<const floating*> x + t * size, label[t], n)
     for t in range(count):
         tile_sum(x + t * size, True, n, &s[t].each, plain, others, NULL, &sums[t])
+    log_of_sums(&sums[0], s, count, &log[0])
     for t in range(count):
         own[t].e = class_of(<const floating*> x + t * size, label[t], n)
-        set_label_loss(a[t], sums[t], s[t], own[t], op.scale, op.z_loss, op.factor, plain)
+        set_label_loss(a[t], sums[t], log[t], s[t], own[t], op.scale, op.z_loss, op.factor, plain)
         beyond = beyond + (a[t].loss + a[t].factor.hi)
     if not all_finite(beyond):
         return False
@@ -243,6 +245,7 @@ cdef inline bint target_tiles(
     cdef Plain plain
     cdef Others others
     cdef Sums[floating] sums[TILES]
+    cdef pair[floating] log[TILES]
     cdef Sums[floating] weights[TILES]
     cdef Sums[floating] shortfalls[TILES]
     cdef Loss[floating] a[TILES]
@@ -260,8 +263,11 @@ cdef inline bint target_tiles(
         sum_of_runs(<const floating*> each, n, run_length, shortfalls[t], largest)
     for t in range(count):
         tile_sum(x + t * size, True, n, &s[t].each, plain, others, NULL, &sums[t])
+    log_of_sums(&sums[0], s, count, &log[0])
     for t in range(count):
-        set_target_loss(a[t], sums[t], weights[t], shortfalls[t], s[t], middle[t], op.scale, op.z_loss, op.factor)
+        set_target_loss(
+            a[t], sums[t], log[t], weights[t], shortfalls[t], s[t], middle[t], op.scale, op.z_loss, op.factor
+        )
         beyond = beyond + (a[t].loss + a[t].factor.hi)
     if not all_finite(beyond):
         return False

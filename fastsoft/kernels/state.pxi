@@ -120,7 +120,7 @@ cdef inline void know_row(const Tally* tally, const Operation* op, int part, Kno
     known.how = sums_of(tally, op, &s, &sums)
     known.shared = s.each
     if part == LOG_SHARE:
-        known.log = log_shift(sums, s, <double> NAN)
+        known.log = log_shift(log_of_sum(sums, s), s, <double> NAN)
     else:
         known.rest = rest(sums, s)
 

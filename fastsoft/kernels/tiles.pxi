@@ -132,7 +132,8 @@ cdef inline void apply_tiles(
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
     cdef Shift[floating] s[TILES]
     cdef Sums[floating] sums[TILES]
-    cdef Log[floating] log[TILES]
+    cdef pair[floating] log[TILES]
+    cdef Log[floating] own
     cdef Rest[floating] q
     cdef All all_terms
     cdef Others others
@@ -162,15 +163,14 @@ cdef inline void apply_tiles(
             tile = x + (t if op.kind == DIAGONAL else TILES + t) * size
             tile_slopes(x + t * size, tile, n, &q, &s[t])
         return
+    log_of_sums(&sums[0], &s[0], count, &log[0])
     for t in range(count):
+        tile = x + t * size
         if op.kind == LOG_SOFTMAX:
-            log[t] = log_shift(sums[t], s[t], <floating> op.empty)
+            own = log_shift(log[t], s[t], <floating> op.empty)
+            block_log(<const floating**> &tile, &tile, 1, 0, n * lanes, &s[t].each, &own, how, True)
         else:
-            store(x + t * size, log_sum_exp(sums[t], s[t], top[t]), lanes)
-    if op.kind == LOG_SOFTMAX:
-        for t in range(count):
-            tile = x + t * size
-            block_log(<const floating**> &tile, &tile, 1, 0, n * lanes, &s[t].each, &log[t], how, True)
+            store(tile, log_sum_exp(log[t], s[t], top[t]), lanes)
 
 
 cdef inline void near_tiles(

@@ -248,9 +248,11 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     bunch[T] scaled[T](bunch[T] e, const pair[T]& r)
     vec[T] scaled[T](vec[T] e, const pair[T]& r)
     pair[T] reciprocal[T](const Sums[T]&, const Shift[T]&, T empty)
-    Log[T] log_shift[T](const Sums[T]&, const Shift[T]&, T empty)
+    pair[T] log_of_sum[T](const Sums[T]&, const Shift[T]&)
+    void log_of_sums[T](const Sums[T]*, const Shift[T]*, int count, pair[T]* log)
+    Log[T] log_shift[T](const pair[T]& log, const Shift[T]&, T empty)
     bunch[T] log_value[T, How](bunch[T] x, const Log[T]&, const Shared[T]&, How)
-    vec[T] log_sum_exp[T](const Sums[T]&, const Shift[T]&, vec[T] max)
+    vec[T] log_sum_exp[T](const pair[T]& log, const Shift[T]&, vec[T] max)
 
     int run_length
     int product_vecs
@@ -353,11 +355,12 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         LogVjp[T]&, const Sums[T]&, const Sums[T]& total, const Shift[T]&, vec[T] g_max, vec[T] scale, const Factor&
     )
     void set_label_loss[T, How](
-        Loss[T]&, const Sums[T]&, const Shift[T]&, const Label[T]&, double scale, double z_loss, const Factor&, How
+        Loss[T]&, const Sums[T]&, const pair[T]& log, const Shift[T]&, const Label[T]&, double scale, double z_loss,
+        const Factor&, How
     )
     void set_target_loss[T](
-        Loss[T]&, const Sums[T]&, const Sums[T]& weight, const Sums[T]& shortfall, const Shift[T]&, vec[T] a_max,
-        double scale, double z_loss, const Factor&
+        Loss[T]&, const Sums[T]&, const pair[T]& log, const Sums[T]& weight, const Sums[T]& shortfall, const Shift[T]&,
+        vec[T] a_max, double scale, double z_loss, const Factor&
     )
     vec[T] turned[T](vec[T] e, vec[T] v, T scale, const pair[T]& mean, const pair[T]& factor)
     vec[T] turned_output[T](vec[T] y, vec[T] v, const pair[T]& mean)
@@ -404,6 +407,14 @@ cdef extern from "lone.hpp" namespace "fastsoft" nogil:
     bint lone_log_softmax[T](const T* x, T* y, ptrdiff_t n)
     bint lone_logsumexp[T](const T* x, T* y, ptrdiff_t n)
     bint lone_jacobian[T](const T* x, T* y, ptrdiff_t n, T c)
+
+cdef extern from "narrow.hpp" namespace "fastsoft" nogil:
+    cppclass Columns[T]:
+        char* first
+        ptrdiff_t step
+    ptrdiff_t narrow_softmax[T](Columns[T] x, Columns[T] out, ptrdiff_t n, ptrdiff_t count)
+    ptrdiff_t narrow_log_softmax[T](Columns[T] x, Columns[T] out, ptrdiff_t n, ptrdiff_t count)
+    ptrdiff_t narrow_logsumexp[T](Columns[T] x, Columns[T] out, ptrdiff_t n, ptrdiff_t count)
 
 cdef extern from "tally.hpp" namespace "fastsoft" nogil:
     int tally_bins

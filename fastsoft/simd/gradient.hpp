@@ -246,9 +246,9 @@ template <class T> INLINE vec<T> add_z_loss(vec<T>& loss, const pair<T>& log, co
 // Labels: a is `weight` at the label, whose logit is x_label, and 0 elsewhere.
 template <class T> struct Label { vec<T> x, e, weight; };
 template <class T, class How>
-APART void set_label_loss(Loss<T>& l, const Sums<T>& sums, const Shift<T>& s, const Label<T>& t, double scale, double z_loss, const Factor& f, How how) {
+APART void set_label_loss(Loss<T>& l, const Sums<T>& sums, const pair<T>& log, const Shift<T>& s, const Label<T>& t, double scale, double z_loss, const Factor& f, How how) {
     const vec<T> zero = fill(T(0)), one = fill(T(1)), inf = fill(std::numeric_limits<T>::infinity());
-    const pair<T> log = log_of_sum(sums, s), z = argument(t.x, s.each, how), inverse = inverse_temperature<T>(f);
+    const pair<T> z = argument(t.x, s.each, how), inverse = inverse_temperature<T>(f);
     const pair<T> d = two_sum(s.top, zero - z.hi), sum_hi = two_sum(d.hi, log.hi);
     const vec<T> near = sum_hi.hi + finite_part(sum_hi.lo + (((d.lo + s.top_lo) - finite_part(z.lo)) + log.lo));
     l.loss = choose(equal(t.x, zero - inf), inf + log.hi, near);
@@ -264,10 +264,10 @@ APART void set_label_loss(Loss<T>& l, const Sums<T>& sums, const Shift<T>& s, co
 }
 // Dense targets: weight = sum a, shortfall = sum a_i (z_max - z_i), a_max at the class of the maximum.
 template <class T>
-APART void set_target_loss(Loss<T>& l, const Sums<T>& sums, const Sums<T>& weight, const Sums<T>& shortfall, const Shift<T>& s,
+APART void set_target_loss(Loss<T>& l, const Sums<T>& sums, const pair<T>& log, const Sums<T>& weight, const Sums<T>& shortfall, const Shift<T>& s,
                             vec<T> a_max, double scale, double z_loss, const Factor& f) {
     const vec<T> zero = fill(T(0));
-    const pair<T> log = log_of_sum(sums, s), inverse = inverse_temperature<T>(f);
+    const pair<T> inverse = inverse_temperature<T>(f);
     const pair<T> a = fast_two_sum(weight.hi, weight.lo), p = fast_two_sum(shortfall.hi, shortfall.lo);
     const pair<T> whole = sum(p, product(a, log));
     l.loss = choose(s.empty, fill(std::numeric_limits<T>::quiet_NaN()), choose(equal(whole.hi - whole.hi, zero), whole.hi + whole.lo, shortfall.hi + log.hi));

@@ -66,7 +66,7 @@ template <class T> APART bool lone_log_softmax(const T* x, T* y, ptrdiff_t n) {
     const ptrdiff_t lanes = vec<T>::lanes;
     Lone<T> a;
     if (!lone_others(a, x, n)) return false;
-    const Log<T> log = log_shift(a.sums, a.shift, T(0));
+    const Log<T> log = log_shift(log_of_sum(a.sums, a.shift), a.shift, T(0));
     if (!all_finite(log.hi)) return false;
     each_vec<T>(n, [&](ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
         store(y + i, log_value(load(x + i, left, T(0)), log, a.shift.each, Plain()), left);
@@ -76,7 +76,7 @@ template <class T> APART bool lone_log_softmax(const T* x, T* y, ptrdiff_t n) {
 template <class T> APART bool lone_logsumexp(const T* x, T* y, ptrdiff_t n) {
     Lone<T> a;
     if (!lone_others(a, x, n)) return false;
-    const vec<T> value = log_sum_exp(a.sums, a.shift, a.top);
+    const vec<T> value = log_sum_exp(log_of_sum(a.sums, a.shift), a.shift, a.top);
     if (!all_finite(value)) return false;
     *y = in_lane(value, 0);
     return true;

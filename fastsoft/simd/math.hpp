@@ -496,24 +496,38 @@ template <class T, int U> INLINE pair<T, U> log_near_1(vec<T, U> f, vec<T, U> f_
     return {t.hi, (t.lo + p.lo) + (mul_add(k, fill<U>(C::ln2_lo), f_rest) - tail)};
 }
 
-// log(1 + q) of a pair q >= 0, as a pair: error of hi + lo, rounded, <= 1.5 ulp, also relative to a small result; NaN stays NaN.
-template <class T> INLINE pair<T> log1p(pair<T> q) {
+// 1 + q of a pair q >= 0 as 2^k (1 + f + f_rest (1 + f)), and its logarithm: error of hi + lo, rounded, <= 1.5 ulp, also
+// relative to a small result; NaN stays NaN.
+template <class T> struct Near1 { vec<T> f, f_rest, k; };
+template <class T> INLINE Near1<T> near_1(pair<T> q) {
     typedef constants<T> C;
     const vec<T> one = fill(T(1)), zero = fill(T(0));
     const pair<T> u = two_sum(one, q.hi);
-    const vec<T> j = exponent(u.hi * fill(T(1.4142135623730951)));  // u 2^-j in [sqrt(1/2), sqrt(2))
-    const vec<T> scale = low_bits_to_exponent(fill(C::round) + (fill(C::bias) - j));
-    const mask<T> small = equal(j, zero);
+    const vec<T> k = exponent(u.hi * fill(T(1.4142135623730951)));  // u 2^-k in [sqrt(1/2), sqrt(2))
+    const vec<T> scale = low_bits_to_exponent(fill(C::round) + (fill(C::bias) - k));
+    const mask<T> small = equal(k, zero);
     const vec<T> f = choose(small, q.hi, mul_sub(u.hi, scale, one));
     const vec<T> f_lo = choose(small, q.lo, (u.lo + q.lo) * scale);
-    return log_near_1(f, f_lo / (one + f), j);
+    return {f, f_lo / (one + f), k};
 }
 
-// log sum_j e^(z_j - z_max) = log1p((ties - 1) + Others / e_max): all terms are positive, nothing cancels.
-template <class T> APART pair<T> log_of_sum(const Sums<T>& a, const Shift<T>& s) {
-    const pair<T> q = quotient(fast_two_sum(a.hi, a.lo), {s.e_max, s.e_max_lo});
-    const pair<T> t = two_sum(a.ties - fill(T(1)), q.hi);
-    return log1p(pair<T>{t.hi, t.lo + q.lo});
+// log sum_j e^(z_j - z_max) = log1p((ties - 1) + Others / e_max): all terms are positive, nothing cancels. Of `count` sums,
+// step by step: a logarithm by itself is one long chain of operations, each of which waits for the one before.
+const int logs_together = 8;  // at most
+template <class T> APART void log_of_sums(const Sums<T>* a, const Shift<T>* s, int count, pair<T>* log) {
+    Near1<T> near[logs_together];
+    for (int t = 0; t < count; t++) {
+        const pair<T> q = quotient(fast_two_sum(a[t].hi, a[t].lo), {s[t].e_max, s[t].e_max_lo});
+        const pair<T> p = two_sum(a[t].ties - fill(T(1)), q.hi);
+        log[t] = {p.hi, p.lo + q.lo};
+    }
+    for (int t = 0; t < count; t++) near[t] = near_1(log[t]);
+    for (int t = 0; t < count; t++) log[t] = log_near_1(near[t].f, near[t].f_rest, near[t].k);
+}
+template <class T> INLINE pair<T> log_of_sum(const Sums<T>& a, const Shift<T>& s) {
+    pair<T> log;
+    log_of_sums(&a, &s, 1, &log);
+    return log;
 }
 
 // log_softmax is z - (top + log of sum), -inf or NaN in an empty row as `empty` is 0 or NaN; the maximum itself gives -log of sum, which does not cancel.
@@ -522,8 +536,7 @@ template <class T> struct Log { vec<T> hi, lo, dominant; };
 template <class T> INLINE Log<T> of_row(const Log<T>& l, int k) {
     return {lane(l.hi, k), lane(l.lo, k), lane(l.dominant, k)};
 }
-template <class T> INLINE Log<T> log_shift(const Sums<T>& a, const Shift<T>& s, T empty) {
-    const pair<T> log = log_of_sum(a, s);
+template <class T> INLINE Log<T> log_shift(const pair<T>& log, const Shift<T>& s, T empty) {
     const vec<T> l = log.hi + log.lo;
     const pair<T> p = two_sum(s.top, l);
     return {choose(s.empty, fill(empty), p.hi), drop(s.empty, p.lo + s.top_lo), fill(T(0)) - l};
@@ -538,9 +551,9 @@ template <class T, class How, int U> INLINE vec<T, U> log_value(vec<T, U> x, con
     return choose(equal(x, spread<U>(s.max)), spread<U>(l.dominant), (z.hi - spread<U>(l.hi)) + keep(equal(lo - lo, fill<U>(T(0))), lo));
 }
 // max + log of sum; an infinite maximum stays what it is, unless a NaN is about.
-template <class T> INLINE vec<T> log_sum_exp(const Sums<T>& a, const Shift<T>& s, vec<T> max) {
+template <class T> INLINE vec<T> log_sum_exp(const pair<T>& log, const Shift<T>& s, vec<T> max) {
     const mask<T> infinite = equal(max, fill(std::numeric_limits<T>::infinity()));
-    const pair<T> log = log_of_sum(a, s), sum = two_sum(s.each.max, log.hi);  // which may cancel
+    const pair<T> sum = two_sum(s.each.max, log.hi);  // which may cancel
     const vec<T> value = choose(infinite, max + s.nan, sum.hi + (sum.lo + log.lo));
     const vec<T> result = choose(s.empty, max, value);
     return one_nan(result, result);

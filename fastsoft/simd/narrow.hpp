@@ -1,0 +1,142 @@
+// Columns of two, three or four classes, a row in each lane and all classes of a vec of them in registers: the steps that
+// tiles take (kernels/tiles.pxi), which would mostly load and store. The bits are the same. Each function gives how many
+// columns it did: the next is one of some that are out of the ordinary, of which nothing is written.
+#pragma once
+#include "gradient.hpp"
+
+namespace fastsoft { namespace {
+
+// Class k of columns side by side, of which `i` is the first that is meant.
+template <class T> struct Columns {
+    char* first;
+    ptrdiff_t step;  // bytes from class to class
+    INLINE T* at(int k, ptrdiff_t i) const { return (T*)(first + k * step) + i; }
+    template <int n> INLINE vec<T, n> load_classes(ptrdiff_t i, ptrdiff_t left) const {
+        vec<T, n> v;
+        for (int k = 0; k < n; k++) set_part(v, k, load(at(k, i), left, T(0)));
+        return v;
+    }
+    template <int n> INLINE void store_classes(ptrdiff_t i, vec<T, n> v, ptrdiff_t left) const {
+        for (int k = 0; k < n; k++) store(at(k, i), part(v, k), left);
+    }
+};
+// Some vecs of columns, which go step by step together: what one of them waits for, the others fill.
+template <class T> struct Together {
+    static const int most = logs_together;
+    ptrdiff_t first, columns;
+    int count;  // vecs
+    Shift<T> shift[most];
+    // Calls step(t, i, left) for the t-th of them: column i and those after it, `left` of them.
+    template <class Step> INLINE void each(Step step) const {
+        const ptrdiff_t lanes = vec<T>::lanes;
+        for (int t = 0; t < count; t++) step(t, first + t * lanes, columns - t * lanes < lanes ? columns - t * lanes : lanes);
+    }
+};
+// Calls some(together), with the shifts set, for all columns, as long as their maxima are within reach and it gives true.
+template <int n, class T, class Some> INLINE ptrdiff_t each_together(Columns<T> x, ptrdiff_t count, Some some) {
+    const ptrdiff_t lanes = vec<T>::lanes, most = Together<T>::most * lanes;
+    const T low = -std::numeric_limits<T>::infinity();
+    Together<T> a;
+    for (ptrdiff_t start = 0; start < count; start += most) {
+        a.first = start;
+        a.columns = count - start < most ? count - start : most;
+        a.count = (int)((a.columns + lanes - 1) / lanes);
+        vec<T> largest = fill(T(0));
+        a.each([&](int t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+            const vec<T, n> v = x.template load_classes<n>(i, left);
+            vec<T> top = fill(low);
+            for (int k = 0; k < n; k++) top = larger(part(v, k), top);
+            largest = larger(absolute(top), largest);
+            set_shift(a.shift[t], top, fill(T(0)), Factor{1, 0, 1}, Plain());
+        });
+        if (any(not_below(largest, fill(std::nextafter(constants<T>::reach, -low)))) || !some(a)) return start;
+    }
+    return count;
+}
+// The sums of all classes in each[0], as the tree over lanes has them.
+template <int n, class T, class Join> INLINE void join_classes(Sums<T>* each, Join join) {
+    if (n > 2) join(each[0], each[n > 2 ? 2 : 0]);
+    if (n > 3) join(each[1], each[n > 3 ? 3 : 0]);
+    join(each[0], each[1]);
+}
+template <int n, class T> INLINE Sums<T> classes_of_all(const Term<T, n>& e) {
+    const vec<T, n> before = fill<n>(start_of_sum<T>(n));
+    const pair<T, n> after = with_term(before, e, All());
+    Sums<T> each[n];
+    for (int k = 0; k < n; k++) each[k] = {part(after.hi - before, k), part(after.lo, k), fill(T(0))};
+    join_classes<n>(each, [](Sums<T>& a, const Sums<T>& b) INLINE_LAMBDA { a = {a.hi + b.hi, a.lo + b.lo, a.ties}; });
+    return each[0];
+}
+template <int n, class T> INLINE Sums<T> classes_of_others(vec<T, n> v, const Shared<T>& s) {
+    const vec<T, n> e = value(shifted_term(v, s, Plain(), Others()));
+    Sums<T> each[n];
+    for (int k = 0; k < n; k++) {
+        const mask<T> tie = equal(part(v, k), s.max);
+        each[k] = {drop(tie, part(e, k)), fill(T(0)), keep(tie, fill(T(1)))};
+    }
+    join_classes<n>(each, [](Sums<T>& a, const Sums<T>& b) INLINE_LAMBDA { merge(a, b); });
+    return each[0];
+}
+
+template <int n, class T> APART ptrdiff_t softmax_of_classes(Columns<T> x, Columns<T> out, ptrdiff_t count) {
+    return each_together<n>(x, count, [&](const Together<T>& a) INLINE_LAMBDA {
+        vec<T, n> e[a.most];
+        Sums<T> sums[a.most];
+        pair<T> factor[a.most];
+        vec<T> seen = fill(T(0));
+        a.each([&](int t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+            const Term<T, n> own = shifted_term(x.template load_classes<n>(i, left), a.shift[t].each, Plain(), All());
+            e[t] = value(own);
+            sums[t] = classes_of_all(own);
+        });
+        a.each([&](int t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA {
+            factor[t] = reciprocal(sums[t], a.shift[t], T(0));
+            seen = seen + factor[t].hi;
+        });
+        if (!all_finite(seen)) return false;
+        a.each([&](int t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA { out.store_classes(i, scaled(e[t], factor[t]), left); });
+        return true;
+    });
+}
+// Calls put(i, left, log, shift) with the logarithm of each sum.
+template <int n, class T, class Put> INLINE ptrdiff_t logs_of_classes(Columns<T> x, ptrdiff_t count, Put put) {
+    return each_together<n>(x, count, [&](Together<T>& a) INLINE_LAMBDA {
+        Sums<T> sums[a.most];
+        pair<T> log[a.most];
+        vec<T> seen = fill(T(0));
+        a.each([&](int t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+            sums[t] = classes_of_others(x.template load_classes<n>(i, left), a.shift[t].each);
+        });
+        a.each([&](int t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA { set_largest(a.shift[t], Plain()); });
+        log_of_sums(sums, a.shift, a.count, log);
+        a.each([&](int t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA { seen = seen + log[t].hi; });
+        if (!all_finite(seen)) return false;
+        a.each([&](int t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA { put(i, left, log[t], a.shift[t]); });
+        return true;
+    });
+}
+template <int n, class T> APART ptrdiff_t log_softmax_of_classes(Columns<T> x, Columns<T> out, ptrdiff_t count) {
+    return logs_of_classes<n>(x, count, [&](ptrdiff_t i, ptrdiff_t left, const pair<T>& log, const Shift<T>& s) INLINE_LAMBDA {
+        out.store_classes(i, log_value(x.template load_classes<n>(i, left), log_shift(log, s, T(0)), s.each, Plain()), left);
+    });
+}
+template <int n, class T> APART ptrdiff_t logsumexp_of_classes(Columns<T> x, Columns<T> out, ptrdiff_t count) {
+    return logs_of_classes<n>(x, count, [&](ptrdiff_t i, ptrdiff_t left, const pair<T>& log, const Shift<T>& s) INLINE_LAMBDA {
+        store(out.at(0, i), log_sum_exp(log, s, s.each.max), left);
+    });
+}
+
+template <class T> INLINE ptrdiff_t narrow_softmax(Columns<T> x, Columns<T> out, ptrdiff_t n, ptrdiff_t count) {
+    return n == 2 ? softmax_of_classes<2>(x, out, count) : n == 3 ? softmax_of_classes<3>(x, out, count)
+         : softmax_of_classes<4>(x, out, count);
+}
+template <class T> INLINE ptrdiff_t narrow_log_softmax(Columns<T> x, Columns<T> out, ptrdiff_t n, ptrdiff_t count) {
+    return n == 2 ? log_softmax_of_classes<2>(x, out, count) : n == 3 ? log_softmax_of_classes<3>(x, out, count)
+         : log_softmax_of_classes<4>(x, out, count);
+}
+template <class T> INLINE ptrdiff_t narrow_logsumexp(Columns<T> x, Columns<T> out, ptrdiff_t n, ptrdiff_t count) {
+    return n == 2 ? logsumexp_of_classes<2>(x, out, count) : n == 3 ? logsumexp_of_classes<3>(x, out, count)
+         : logsumexp_of_classes<4>(x, out, count);
+}
+
+}}  // namespace
