@@ -205,6 +205,10 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
             run_overlapped_output[float](b, start, stop, <float*> scratch)
         i = stop
     while i < stop:
+        some = direct_columns(b, i, stop, unused)
+        if some > 0:
+            i += some
+            continue
         if tiled:
             if element is double:
                 some = next_tiles[double, element](b, i, stop, <double*> scratch, unused)

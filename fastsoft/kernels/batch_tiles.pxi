@@ -4,6 +4,7 @@
 cdef enum:
     PAGE = 4096
     FORESEEN = 4194304  # bytes of an array up to which the hardware fetches ahead well enough
+    FEW_STREAMS = 16  # classes up to which fewer columns go side by side: there are arrays enough to go through at once
     FOLLOW = 32  # tiles that must follow for some columns to go before a line
 
 
@@ -230,36 +231,12 @@ cdef inline int panel(
     return <int> rows
 
 
-cdef inline Py_ssize_t narrow_columns(const Batch* b, Py_ssize_t i, Py_ssize_t stop, element* unused) noexcept nogil:
-    """Columns of very few classes from row i on, up to some that are out of the ordinary; how many"""
-    cdef Py_ssize_t last = b.ndim - 1, size = sizeof(element), count
-    cdef Columns[element] x, out
-    if b.n == 1 or b.n > NARROW or b.op.kind > LOGSUMEXP or b.op.how != PLAIN or b.where != NULL:
-        return 0
-    if last < 0 or b.x_step == size or b.x_stride[last] != size or b.out_stride[last] != size:
-        return 0
-    if element is float or element is double:
-        x.first, x.step = b.x + offset(b, b.x_stride, i), b.x_step
-        out.first, out.step = b.out + offset(b, b.out_stride, i), b.out_step
-        count = evenly_from(b, i, stop)
-        if b.op.kind == SOFTMAX:
-            return narrow_softmax(x, out, b.n, count)
-        if b.op.kind == LOG_SOFTMAX:
-            return narrow_log_softmax(x, out, b.n, count)
-        return narrow_logsumexp(x, out, b.n, count)
-    return 0
-
-
-cdef inline Py_ssize_t next_tiles(
+cdef inline int next_tiles(
     const Batch* b, Py_ssize_t i, Py_ssize_t stop, floating* scratch, element* unused
 ) noexcept nogil:
     """Some rows from row i on; how many"""
     cdef int count = columns_to_line(b, i, stop, unused)
-    cdef Py_ssize_t columns
     if count == 0:
-        columns = narrow_columns(b, i, stop, unused)
-        if columns > 0:
-            return columns
         count = panel(b, i, stop, scratch, unused)
         if count > 0:
             return count
@@ -269,3 +246,62 @@ cdef inline Py_ssize_t next_tiles(
     else:
         some_tiles(b, i, count, stop, scratch, unused)
     return count
+
+
+# ---- columns straight from and to memory ----
+
+cdef inline bint set_columns(
+    const Batch* b, Py_ssize_t i, Columns[element]* x, Columns[element]* v, Columns[element]* out
+) noexcept nogil:
+    """Columns from row i on, where they lie side by side in all arrays"""
+    cdef Py_ssize_t last = b.ndim - 1, size = sizeof(element)
+    if last < 0 or b.x_step == size or b.x_stride[last] != size or b.out == NULL or b.out_stride[last] != size:
+        return False
+    if b.where != NULL or b.op.how != PLAIN or (b.v != NULL and b.v_stride[last] != size):
+        return False
+    x.first, x.step = b.x + offset(b, b.x_stride, i), b.x_step
+    out.first, out.step = b.out + offset(b, b.out_stride, i), b.out_step
+    if b.v != NULL:
+        v.first, v.step = b.v + offset(b, b.v_stride, i), b.v_step
+    return True
+
+
+cdef inline Py_ssize_t output_columns(
+    const Batch* b, Py_ssize_t count, Columns[element] y, Columns[element] v, Columns[element] out
+) noexcept nogil:
+    """The VJP from a kept output of the next `count` columns, as far as they are in order; how many"""
+    cdef Py_ssize_t done = 0, size = sizeof(element), most, some
+    cdef bint past = b.stream and b.out_step % REGISTER == 0
+    if element is float or element is double:
+        most = (column_vecs if b.n > FEW_STREAMS else column_vecs // 2) * REGISTER // size
+        some = to_line(<const element*> out.first, most, past) if past else most
+        if some == 0:
+            some = most
+        some = min(some, count)
+        while done < count and vjp_of_output_columns(y, v, out, b.n, done, some, past):
+            done += some
+            some = min(count - done, most)
+    return done
+
+
+cdef inline Py_ssize_t direct_columns(const Batch* b, Py_ssize_t i, Py_ssize_t stop, element* unused) noexcept nogil:
+    """Columns from row i on, of what goes faster without tiles, as far as they are in order; how many"""
+    cdef Columns[element] x, v, out
+    cdef Py_ssize_t count
+    cdef bint narrow = 1 < b.n <= narrow_classes and b.op.kind <= VJP
+    if element is float or element is double:
+        if not narrow and (b.op.kind != VJP_FROM_OUTPUT or b.n > BLOCK):
+            return 0
+        if not set_columns(b, i, &x, &v, &out):
+            return 0
+        count = evenly_from(b, i, stop)
+        if b.op.kind == SOFTMAX:
+            return narrow_softmax(x, out, b.n, count)
+        if b.op.kind == LOG_SOFTMAX:
+            return narrow_log_softmax(x, out, b.n, count)
+        if b.op.kind == LOGSUMEXP:
+            return narrow_logsumexp(x, out, b.n, count)
+        if b.op.kind == VJP:
+            return narrow_vjp(x, v, out, b.n, count)
+        return output_columns(b, count, x, v, out)
+    return 0

@@ -5,7 +5,6 @@ cdef enum:
     BLOCK = 8192  # classes that are summed in one go: part of the definition of a result's bits
     SHORT = 32  # classes up to which rows go side by side, in a tile;
     TURNED = 48  # of softmax and its like where turning them round is fast
-    NARROW = 4  # up to which columns need no tile
     TILES = 4  # that are computed at once
     TO_LINE = 768  # bytes of a row from which it is written by whole lines
     FAR = 16384  # bytes by which what comes next is fetched, as NEAR, where a group of rows is long;

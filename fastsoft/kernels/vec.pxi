@@ -409,12 +409,20 @@ cdef extern from "lone.hpp" namespace "fastsoft" nogil:
     bint lone_jacobian[T](const T* x, T* y, ptrdiff_t n, T c)
 
 cdef extern from "narrow.hpp" namespace "fastsoft" nogil:
+    int narrow_classes
     cppclass Columns[T]:
         char* first
         ptrdiff_t step
     ptrdiff_t narrow_softmax[T](Columns[T] x, Columns[T] out, ptrdiff_t n, ptrdiff_t count)
     ptrdiff_t narrow_log_softmax[T](Columns[T] x, Columns[T] out, ptrdiff_t n, ptrdiff_t count)
     ptrdiff_t narrow_logsumexp[T](Columns[T] x, Columns[T] out, ptrdiff_t n, ptrdiff_t count)
+    ptrdiff_t narrow_vjp[T](Columns[T] x, Columns[T] v, Columns[T] out, ptrdiff_t n, ptrdiff_t count)
+
+cdef extern from "columns.hpp" namespace "fastsoft" nogil:
+    int column_vecs
+    bint vjp_of_output_columns[T](
+        Columns[T] y, Columns[T] v, Columns[T] z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bint past
+    )
 
 cdef extern from "tally.hpp" namespace "fastsoft" nogil:
     int tally_bins

@@ -10,7 +10,7 @@ namespace fastsoft { namespace {
 template <class T> struct Columns {
     char* first;
     ptrdiff_t step;  // bytes from class to class
-    INLINE T* at(int k, ptrdiff_t i) const { return (T*)(first + k * step) + i; }
+    INLINE T* at(ptrdiff_t k, ptrdiff_t i) const { return (T*)(first + k * step) + i; }
     template <int n> INLINE vec<T, n> load_classes(ptrdiff_t i, ptrdiff_t left) const {
         vec<T, n> v;
         for (int k = 0; k < n; k++) set_part(v, k, load(at(k, i), left, T(0)));
@@ -59,9 +59,10 @@ template <int n, class T, class Join> INLINE void join_classes(Sums<T>* each, Jo
     if (n > 3) join(each[1], each[n > 3 ? 3 : 0]);
     join(each[0], each[1]);
 }
-template <int n, class T> INLINE Sums<T> classes_of_all(const Term<T, n>& e) {
-    const vec<T, n> before = fill<n>(start_of_sum<T>(n));
-    const pair<T, n> after = with_term(before, e, All());
+// What `add` makes of one start for all classes, and what that lacks, in each of them; these add up exactly.
+template <int n, class T, class Add> INLINE Sums<T> sums_from(T start, Add add) {
+    const vec<T, n> before = fill<n>(start);
+    const pair<T, n> after = add(before);
     Sums<T> each[n];
     for (int k = 0; k < n; k++) each[k] = {part(after.hi - before, k), part(after.lo, k), fill(T(0))};
     join_classes<n>(each, [](Sums<T>& a, const Sums<T>& b) INLINE_LAMBDA { a = {a.hi + b.hi, a.lo + b.lo, a.ties}; });
@@ -87,7 +88,7 @@ template <int n, class T> APART ptrdiff_t softmax_of_classes(Columns<T> x, Colum
         a.each([&](int t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
             const Term<T, n> own = shifted_term(x.template load_classes<n>(i, left), a.shift[t].each, Plain(), All());
             e[t] = value(own);
-            sums[t] = classes_of_all(own);
+            sums[t] = sums_from<n>(start_of_sum<T>(n), [&](vec<T, n> hi) INLINE_LAMBDA { return with_term(hi, own, All()); });
         });
         a.each([&](int t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA {
             factor[t] = reciprocal(sums[t], a.shift[t], T(0));
@@ -126,17 +127,74 @@ template <int n, class T> APART ptrdiff_t logsumexp_of_classes(Columns<T> x, Col
     });
 }
 
+// As vjp_tiles.
+template <int n, class T> APART ptrdiff_t vjp_of_classes(Columns<T> x, Columns<T> v, Columns<T> out, ptrdiff_t count) {
+    return each_together<n>(x, count, [&](Together<T>& a) INLINE_LAMBDA {
+        vec<T, n> e[a.most];
+        vec<T> first[a.most], middle[a.most], unit[a.most];
+        Sums<T> sums[a.most], dots[a.most];
+        Vjp<T> of[a.most];
+        vec<T> least = fill(T(1)), seen = fill(T(0));
+        a.each([&](int t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+            const vec<T, n> own = x.template load_classes<n>(i, left), w = v.template load_classes<n>(i, left);
+            vec<T> largest = fill(T(0));
+            first[t] = middle[t] = fill(T(0));
+            for (int k = n - 1; k >= 0; k--) {
+                const mask<T> top = equal(part(own, k), a.shift[t].each.max);
+                first[t] = choose(top, fill(T(k)), first[t]);
+                middle[t] = choose(top, part(w, k), middle[t]);
+                largest = larger(absolute(part(w, k)), largest);
+            }
+            const vec<T> scale = product_scale(largest);
+            least = choose(not_below(scale, least), least, scale);
+            unit[t] = unit_scale(largest);
+            set_largest(a.shift[t], Plain());
+        });
+        if (any(equal(least, fill(small_scale(T()))))) return false;
+        a.each([&](int t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+            const Term<T, n> own = shifted_term(x.template load_classes<n>(i, left), a.shift[t].each, Plain(), Exact());
+            const vec<T, n> w = mul_sub(v.template load_classes<n>(i, left), spread<n>(unit[t]), spread<n>(middle[t] * unit[t]));
+            e[t] = value(own);
+            sums[t] = sums_from<n>(start_of_sum<T>(n), [&](vec<T, n> hi) INLINE_LAMBDA { return with_term(hi, own, Exact()); });
+            dots[t] = sums_from<n>(start_of_weighed<T>(), [&](vec<T, n> hi) INLINE_LAMBDA { return with_weighed(hi, own, w); });
+            dots[t] = scaled_by(dots[t], power_of_two(fill(T(0)) - exponent(unit[t])));
+        });
+        a.each([&](int t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA {
+            set_vjp(of[t], sums[t], dots[t], a.shift[t], fill(T(1)), middle[t], Factor{1, 0, 1});
+            seen = seen + (of[t].mean.hi + of[t].factor.hi);
+        });
+        if (!all_finite(seen)) return false;
+        a.each([&](int t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+            vec<T, n> z = v.template load_classes<n>(i, left);
+            for (int k = 0; k < n; k++) {
+                const vec<T> own = turned(part(e[t], k), part(z, k), T(1), of[t].mean, of[t].factor);
+                set_part(z, k, choose(equal(first[t], fill(T(k))), of[t].dominant, own));
+            }
+            out.store_classes(i, z, left);
+        });
+        return true;
+    });
+}
+
+// With small registers there is no room for that, and a lot of code would gain little.
+const int narrow_classes = vec<float>::regs > 2 ? 0 : 4;  // up to so many, and more than one
+template <class Some> INLINE ptrdiff_t with_classes(ptrdiff_t n, Some some) {
+    if constexpr (narrow_classes == 0) return 0;
+    else if (n == 2) return some(std::integral_constant<int, 2>());
+    else if (n == 3) return some(std::integral_constant<int, 3>());
+    else return some(std::integral_constant<int, 4>());
+}
 template <class T> INLINE ptrdiff_t narrow_softmax(Columns<T> x, Columns<T> out, ptrdiff_t n, ptrdiff_t count) {
-    return n == 2 ? softmax_of_classes<2>(x, out, count) : n == 3 ? softmax_of_classes<3>(x, out, count)
-         : softmax_of_classes<4>(x, out, count);
+    return with_classes(n, [&](auto k) INLINE_LAMBDA { return softmax_of_classes<k>(x, out, count); });
 }
 template <class T> INLINE ptrdiff_t narrow_log_softmax(Columns<T> x, Columns<T> out, ptrdiff_t n, ptrdiff_t count) {
-    return n == 2 ? log_softmax_of_classes<2>(x, out, count) : n == 3 ? log_softmax_of_classes<3>(x, out, count)
-         : log_softmax_of_classes<4>(x, out, count);
+    return with_classes(n, [&](auto k) INLINE_LAMBDA { return log_softmax_of_classes<k>(x, out, count); });
 }
 template <class T> INLINE ptrdiff_t narrow_logsumexp(Columns<T> x, Columns<T> out, ptrdiff_t n, ptrdiff_t count) {
-    return n == 2 ? logsumexp_of_classes<2>(x, out, count) : n == 3 ? logsumexp_of_classes<3>(x, out, count)
-         : logsumexp_of_classes<4>(x, out, count);
+    return with_classes(n, [&](auto k) INLINE_LAMBDA { return logsumexp_of_classes<k>(x, out, count); });
+}
+template <class T> INLINE ptrdiff_t narrow_vjp(Columns<T> x, Columns<T> v, Columns<T> out, ptrdiff_t n, ptrdiff_t count) {
+    return with_classes(n, [&](auto k) INLINE_LAMBDA { return vjp_of_classes<k>(x, v, out, count); });
 }
 
 }}  // namespace
