@@ -269,7 +269,7 @@ cdef inline bint set_columns(
 cdef inline Py_ssize_t output_columns(
     const Batch* b, Py_ssize_t count, Columns[element] y, Columns[element] v, Columns[element] out
 ) noexcept nogil:
-    """The VJP from a kept output of the next `count` columns, as far as they are in order; how many"""
+    """A VJP from a kept output of the next `count` columns, as far as they are in order; how many"""
     cdef Py_ssize_t done = 0, size = sizeof(element), most, some
     cdef bint past = b.stream and b.out_step % REGISTER == 0
     if element is float or element is double:
@@ -278,7 +278,12 @@ cdef inline Py_ssize_t output_columns(
         if some == 0:
             some = most
         some = min(some, count)
-        while done < count and vjp_of_output_columns(y, v, out, b.n, done, some, past):
+        while done < count:
+            if b.op.kind == VJP_FROM_OUTPUT:
+                if not vjp_of_output_columns(y, v, out, b.n, done, some, past):
+                    break
+            elif not log_vjp_of_output_columns(y, v, out, b.n, done, some, past):
+                break
             done += some
             some = min(count - done, most)
     return done
@@ -289,8 +294,9 @@ cdef inline Py_ssize_t direct_columns(const Batch* b, Py_ssize_t i, Py_ssize_t s
     cdef Columns[element] x, v, out
     cdef Py_ssize_t count
     cdef bint narrow = 1 < b.n <= narrow_classes and b.op.kind <= VJP
+    cdef bint from_output = b.op.kind == VJP_FROM_OUTPUT or b.op.kind == LOG_VJP_FROM_OUTPUT
     if element is float or element is double:
-        if not narrow and (b.op.kind != VJP_FROM_OUTPUT or b.n > BLOCK):
+        if not narrow and (not from_output or b.n > BLOCK):
             return 0
         if not set_columns(b, i, &x, &v, &out):
             return 0

@@ -423,6 +423,9 @@ cdef extern from "columns.hpp" namespace "fastsoft" nogil:
     bint vjp_of_output_columns[T](
         Columns[T] y, Columns[T] v, Columns[T] z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bint past
     )
+    bint log_vjp_of_output_columns[T](
+        Columns[T] y, Columns[T] v, Columns[T] z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bint past
+    )
 
 cdef extern from "tally.hpp" namespace "fastsoft" nogil:
     int tally_bins

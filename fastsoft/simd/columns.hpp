@@ -15,56 +15,94 @@ template <class T, class Each> INLINE void each_column_vec(ptrdiff_t first, ptrd
     for (; (t + 1) * lanes <= columns; t++) each(t, first + t * lanes, lanes);
     if (t * lanes < columns) each(t, first + t * lanes, columns - t * lanes);
 }
-// Sums over classes as a row by itself has them: class j in lane j mod lanes, and then as `fold` does.
-template <class T> struct LaneSums {
+// Sums over n classes of some columns, as a row by itself has them: class j in lane j mod lanes, and then as `fold` does.
+template <class T> struct ColumnSums {
+    ptrdiff_t n, first, columns;
     pair<T> lane[vec<T>::lanes][column_vecs];
-    INLINE pair<T> folded(ptrdiff_t t, ptrdiff_t n) {
-        for (ptrdiff_t step = vec<T>::lanes / 2; step > 0; step /= 2)
-            for (ptrdiff_t k = 0; k < step && k + step < n; k++) merge_values(lane[k][t], lane[k + step][t]);
-        return lane[0][t];
+    pair<T> sum[column_vecs];  // of which only hi may be infinite, or NaN
+
+    // Adds runs of `length` classes of a lane, one or two: term(j, i, left, run) adds class j of the columns from i on to one.
+    template <int length, class Term> INLINE void add(Term term) {
+        const ptrdiff_t lanes = vec<T>::lanes;
+        for (ptrdiff_t start = 0; start < n; start += length * lanes)
+            for (ptrdiff_t k = 0; k < lanes && start + k < n; k++) {
+                const ptrdiff_t j = start + k;
+                const bool two = length > 1 && j + lanes < n;
+                each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+                    vec<T> run = term(j, i, left, fill(T(0)));
+                    if (two) run = term(j + lanes, i, left, run);
+                    const pair<T> all = start ? two_sum(lane[k][t].hi, run) : pair<T>{run, fill(T(0))};
+                    lane[k][t] = {all.hi, start ? lane[k][t].lo + all.lo : all.lo};
+                });
+            }
+    }
+    // The sums; false where one of them, or a part, is too large for what follows.
+    INLINE bool fold() {
+        const ptrdiff_t lanes = vec<T>::lanes;
+        vec<T> most = fill(T(0));
+        each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA {
+            for (ptrdiff_t k = 0; k < lanes && k < n; k++) most = larger(absolute(lane[k][t].hi), most);
+            for (ptrdiff_t step = lanes / 2; step > 0; step /= 2)
+                for (ptrdiff_t k = 0; k < step && k + step < n; k++) merge_values(lane[k][t], lane[k + step][t]);
+            sum[t] = {lane[0][t].hi, finite_part(lane[0][t].lo)};
+            most = most + (sum[t].hi - sum[t].hi);
+        });
+        return all_moderate(most);
+    }
+    // z = value(j, t, i, left), past the caches where a whole vec, which then begins with a line, is written.
+    template <class Value> INLINE void put(const Columns<T>& z, bool past, Value value) const {
+        for (ptrdiff_t j = 0; j < n; j++)
+            each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+                const vec<T> own = value(j, t, i, left);
+                if (past && left == vec<T>::lanes) stream(z.at(j, i), own);
+                else store(z.at(j, i), own, left);
+            });
     }
 };
-template <class T> INLINE void end_run(pair<T>& a, vec<T> run) {
-    const pair<T> p = two_sum(a.hi, run);
-    a = {p.hi, a.lo + p.lo};
-}
 
-// As apply_to_output: the products of a class and of that a register further on are a run. Columns first .. first + columns,
-// at most column_vecs; `past` the caches where a whole vec, which then begins with a line, is written.
+// As apply_to_output, of columns first .. first + columns, at most column_vecs.
 template <class T>
 APART bool vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
-    const ptrdiff_t lanes = vec<T>::lanes;
-    LaneSums<T> sums;
-    pair<T> mean[column_vecs];
+    ColumnSums<T> a;
+    a.n = n;
+    a.first = first;
+    a.columns = columns;
     vec<T> most = fill(T(0));
-    const auto product = [&](ptrdiff_t j, ptrdiff_t i, ptrdiff_t left, vec<T> run) INLINE_LAMBDA {
+    a.template add<run_length>([&](ptrdiff_t j, ptrdiff_t i, ptrdiff_t left, vec<T> run) INLINE_LAMBDA {
         const vec<T> w = load(v.at(j, i), left, T(0));
         if (!has_fma) most = larger(absolute(w), most);
         return mul_add(load(y.at(j, i), left, T(0)), w, run);
-    };
-    for (ptrdiff_t j = 0; j < n; j += run_length * lanes)
-        for (ptrdiff_t k = 0; k < lanes && j + k < n; k++) {
-            const bool two = j + k + lanes < n;
-            each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
-                vec<T> run = product(j + k, i, left, fill(T(0)));
-                if (two) run = product(j + k + lanes, i, left, run);
-                if (j == 0) sums.lane[k][t] = {run, fill(T(0))};
-                else end_run(sums.lane[k][t], run);
-            });
-        }
-    each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA {
-        for (ptrdiff_t k = 0; k < lanes && k < n; k++) most = larger(absolute(sums.lane[k][t].hi), most);
-        mean[t] = sums.folded(t, n);
-        most = most + (mean[t].hi - mean[t].hi);
-        mean[t].lo = finite_part(mean[t].lo);
     });
-    if (!all_moderate(most)) return false;
-    for (ptrdiff_t j = 0; j < n; j++)
-        each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
-            const vec<T> own = turned_output(load(y.at(j, i), left, T(0)), load(v.at(j, i), left, T(0)), mean[t]);
-            if (past && left == lanes) stream(z.at(j, i), own);
-            else store(z.at(j, i), own, left);
-        });
+    if (!a.fold() || !all_moderate(most)) return false;
+    a.put(z, past, [&](ptrdiff_t j, ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+        return turned_output(load(y.at(j, i), left, T(0)), load(v.at(j, i), left, T(0)), a.sum[t]);
+    });
+    return true;
+}
+template <class T>
+APART bool log_vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
+    const T most = 64;  // of y, which is below 0 in all that is of use
+    const Shared<T> shared = unshifted(T(0));
+    ColumnSums<T> a;
+    a.n = n;
+    a.first = first;
+    a.columns = columns;
+    vec<T> beyond = fill(T(0));  // how many y
+    pair<T> factor[column_vecs], minus[column_vecs];
+    a.template add<1>([&](ptrdiff_t j, ptrdiff_t i, ptrdiff_t left, vec<T> run) INLINE_LAMBDA {
+        beyond = beyond + keep(not_below(load(y.at(j, i), left, T(0)), fill(most)), fill(T(1)));
+        return run + load(v.at(j, i), left, T(0));
+    });
+    if (!a.fold() || any(not_below(beyond, fill(T(1))))) return false;
+    each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA {
+        factor[t] = unshifted_unit(T(0));
+        minus[t] = {fill(T(0)) - a.sum[t].hi, fill(T(0)) - a.sum[t].lo};
+        balance(factor[t], minus[t], fill(T(1)));
+    });
+    a.put(z, past, [&](ptrdiff_t j, ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+        const vec<T> e = exp_unshifted(load(y.at(j, i), left, T(0)), shared);
+        return log_turned(e, load(v.at(j, i), left, T(0)), factor[t], minus[t], T(1));
+    });
     return true;
 }
 
