@@ -22,10 +22,9 @@ template <class T> struct Columns {
 };
 // Some vecs of columns, which go step by step together: what one of them waits for, the others fill.
 template <class T> struct Together {
-    static const int most = logs_together;
     ptrdiff_t first, columns;
-    int count;  // vecs
-    Shift<T> shift[most];
+    int count;  // vecs, at most logs_together
+    Shift<T> shift[logs_together];
     // Calls step(t, i, left) for the t-th of them: column i and those after it, `left` of them.
     template <class Step> INLINE void each(Step step) const {
         const ptrdiff_t lanes = vec<T>::lanes;
@@ -34,7 +33,7 @@ template <class T> struct Together {
 };
 // Calls some(together), with the shifts set, for all columns, as long as their maxima are within reach and it gives true.
 template <int n, class T, class Some> INLINE ptrdiff_t each_together(Columns<T> x, ptrdiff_t count, Some some) {
-    const ptrdiff_t lanes = vec<T>::lanes, most = Together<T>::most * lanes;
+    const ptrdiff_t lanes = vec<T>::lanes, most = logs_together * lanes;
     const T low = -std::numeric_limits<T>::infinity();
     Together<T> a;
     for (ptrdiff_t start = 0; start < count; start += most) {
@@ -81,9 +80,9 @@ template <int n, class T> INLINE Sums<T> classes_of_others(vec<T, n> v, const Sh
 
 template <int n, class T> APART ptrdiff_t softmax_of_classes(Columns<T> x, Columns<T> out, ptrdiff_t count) {
     return each_together<n>(x, count, [&](const Together<T>& a) INLINE_LAMBDA {
-        vec<T, n> e[a.most];
-        Sums<T> sums[a.most];
-        pair<T> factor[a.most];
+        vec<T, n> e[logs_together];
+        Sums<T> sums[logs_together];
+        pair<T> factor[logs_together];
         vec<T> seen = fill(T(0));
         a.each([&](int t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
             const Term<T, n> own = shifted_term(x.template load_classes<n>(i, left), a.shift[t].each, Plain(), All());
@@ -102,8 +101,8 @@ template <int n, class T> APART ptrdiff_t softmax_of_classes(Columns<T> x, Colum
 // Calls put(i, left, log, shift) with the logarithm of each sum.
 template <int n, class T, class Put> INLINE ptrdiff_t logs_of_classes(Columns<T> x, ptrdiff_t count, Put put) {
     return each_together<n>(x, count, [&](Together<T>& a) INLINE_LAMBDA {
-        Sums<T> sums[a.most];
-        pair<T> log[a.most];
+        Sums<T> sums[logs_together];
+        pair<T> log[logs_together];
         vec<T> seen = fill(T(0));
         a.each([&](int t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
             sums[t] = classes_of_others(x.template load_classes<n>(i, left), a.shift[t].each);
@@ -130,10 +129,10 @@ template <int n, class T> APART ptrdiff_t logsumexp_of_classes(Columns<T> x, Col
 // As vjp_tiles.
 template <int n, class T> APART ptrdiff_t vjp_of_classes(Columns<T> x, Columns<T> v, Columns<T> out, ptrdiff_t count) {
     return each_together<n>(x, count, [&](Together<T>& a) INLINE_LAMBDA {
-        vec<T, n> e[a.most];
-        vec<T> first[a.most], middle[a.most], unit[a.most];
-        Sums<T> sums[a.most], dots[a.most];
-        Vjp<T> of[a.most];
+        vec<T, n> e[logs_together];
+        vec<T> first[logs_together], middle[logs_together], unit[logs_together];
+        Sums<T> sums[logs_together], dots[logs_together];
+        Vjp<T> of[logs_together];
         vec<T> least = fill(T(1)), seen = fill(T(0));
         a.each([&](int t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
             const vec<T, n> own = x.template load_classes<n>(i, left), w = v.template load_classes<n>(i, left);
