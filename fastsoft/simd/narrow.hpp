@@ -54,8 +54,8 @@ template <int n, class T, class Some> INLINE ptrdiff_t each_together(Columns<T> 
 }
 // The sums of all classes in each[0], as the tree over lanes has them.
 template <int n, class T, class Join> INLINE void join_classes(Sums<T>* each, Join join) {
-    if (n > 2) join(each[0], each[n > 2 ? 2 : 0]);
-    if (n > 3) join(each[1], each[n > 3 ? 3 : 0]);
+    if constexpr (n > 2) join(each[0], each[2]);
+    if constexpr (n > 3) join(each[1], each[3]);
     join(each[0], each[1]);
 }
 // What `add` makes of one start for all classes, and what that lacks, in each of them; these add up exactly.
