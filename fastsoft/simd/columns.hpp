@@ -8,7 +8,8 @@ namespace fastsoft { namespace {
 
 const int column_vecs = 16;  // side by side, at most
 
-// Calls each(t, i, left) for the vecs of `columns` columns from column `first` on.
+// Calls each(t, i, left) for the vecs of `columns` columns from column `first` on: as Together does, but the last one, of
+// which a part may be there, apart. What each class asks for is little here, and so faster by an eighth.
 template <class T, class Each> INLINE void each_column_vec(ptrdiff_t first, ptrdiff_t columns, Each each) {
     const ptrdiff_t lanes = vec<T>::lanes;
     ptrdiff_t t = 0;
@@ -21,6 +22,7 @@ template <class T> struct ColumnSums {
     pair<T> lane[vec<T>::lanes][column_vecs];
     pair<T> sum[column_vecs];  // of which only hi may be infinite, or NaN
 
+    INLINE ColumnSums(ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns) : n(n), first(first), columns(columns) {}
     // Adds runs of `length` classes of a lane, one or two: term(j, i, left, run) adds class j of the columns from i on to one.
     template <int length, class Term> INLINE void add(Term term) {
         const ptrdiff_t lanes = vec<T>::lanes;
@@ -63,10 +65,7 @@ template <class T> struct ColumnSums {
 // As apply_to_output, of columns first .. first + columns, at most column_vecs.
 template <class T>
 APART bool vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
-    ColumnSums<T> a;
-    a.n = n;
-    a.first = first;
-    a.columns = columns;
+    ColumnSums<T> a(n, first, columns);
     vec<T> most = fill(T(0));
     a.template add<run_length>([&](ptrdiff_t j, ptrdiff_t i, ptrdiff_t left, vec<T> run) INLINE_LAMBDA {
         const vec<T> w = load(v.at(j, i), left, T(0));
@@ -83,10 +82,7 @@ template <class T>
 APART bool log_vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
     const T most = 64;  // of y, which is below 0 in all that is of use
     const Shared<T> shared = unshifted(T(0));
-    ColumnSums<T> a;
-    a.n = n;
-    a.first = first;
-    a.columns = columns;
+    ColumnSums<T> a(n, first, columns);
     vec<T> beyond = fill(T(0));  // how many y
     pair<T> factor[column_vecs], minus[column_vecs];
     a.template add<1>([&](ptrdiff_t j, ptrdiff_t i, ptrdiff_t left, vec<T> run) INLINE_LAMBDA {

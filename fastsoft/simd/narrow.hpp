@@ -133,7 +133,7 @@ template <int n, class T> APART ptrdiff_t vjp_of_classes(Columns<T> x, Columns<T
         vec<T> first[logs_together], middle[logs_together], unit[logs_together];
         Sums<T> sums[logs_together], dots[logs_together];
         Vjp<T> of[logs_together];
-        vec<T> least = fill(T(1)), seen = fill(T(0));
+        vec<T> most = fill(T(0)), seen = fill(T(0));
         a.each([&](int t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
             const vec<T, n> own = x.template load_classes<n>(i, left), w = v.template load_classes<n>(i, left);
             vec<T> largest = fill(T(0));
@@ -144,12 +144,11 @@ template <int n, class T> APART ptrdiff_t vjp_of_classes(Columns<T> x, Columns<T
                 middle[t] = choose(top, part(w, k), middle[t]);
                 largest = larger(absolute(part(w, k)), largest);
             }
-            const vec<T> scale = product_scale(largest);
-            least = choose(not_below(scale, least), least, scale);
+            most = larger(largest, most);
             unit[t] = unit_scale(largest);
             set_largest(a.shift[t], Plain());
         });
-        if (any(equal(least, fill(small_scale(T()))))) return false;
+        if (any(equal(product_scale(most), fill(small_scale(T()))))) return false;
         a.each([&](int t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
             const Term<T, n> own = shifted_term(x.template load_classes<n>(i, left), a.shift[t].each, Plain(), Exact());
             const vec<T, n> w = mul_sub(v.template load_classes<n>(i, left), spread<n>(unit[t]), spread<n>(middle[t] * unit[t]));
