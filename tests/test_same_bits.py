@@ -38,7 +38,7 @@ from helpers import (
     within_reach,
 )
 
-from fastsoft import _dispatch, log_softmax, softmax, softmax_vjp_from_output
+from fastsoft import _dispatch, log_softmax, softmax, softmax_vjp, softmax_vjp_from_output
 from fastsoft.reference import Operation
 
 WITH_FMA = [isa for isa in _dispatch.available() if isa != "portable"]
@@ -351,6 +351,20 @@ def test_columns_that_go_together(op: Operation, isa: str, dtype: str, n: int) -
         assert np.array_equal(bits(in_rows(got, turned, 0)), bits(in_rows(want, x, -1))), f"{columns} columns"
         if op.classes == 1:
             assert_same_bits(function(op)(turned, axis=0, out=turned), got)
+
+
+@pytest.mark.parametrize("n", [4, 20, 40])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_small_beside_large_weights(isa: str, dtype: str, n: int) -> None:
+    """v far below its largest entry, which has no share: the same of a row alone, of rows and of columns."""
+    number = dtype_of(dtype)
+    least = np.finfo(number).smallest_subnormal
+    x, v = logits((64, n), number), (np.arange(64 * n).reshape(64, n) % 9 * 700 * least).astype(number)
+    x[:, 0], v[:, 0] = -2000, 1e13
+    want = [softmax_vjp(*pair) for pair in zip(x, v, strict=True)]
+    assert_same_bits(softmax_vjp(x, v), np.stack(want))
+    turned = [np.ascontiguousarray(a.T) for a in (x, v)]
+    assert_same_bits(softmax_vjp(*turned, axis=0), np.stack(want, 1))
 
 
 @elementwise

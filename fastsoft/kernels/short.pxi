@@ -125,8 +125,10 @@ cdef inline bint vjp_tiles(
             return False
         unit = unit_scale(largest)
         up = power_of_two(fill(zero) - exponent(unit))
-        tile_weighed(x + t * size, v + t * size, n, &s[t].each, unit, middle[t] * unit, &sums[t], &dots[t])
+        middle[t] = middle[t] * unit
+        tile_weighed(x + t * size, v + t * size, n, &s[t].each, unit, middle[t], &sums[t], &dots[t])
         dots[t] = scaled_by(dots[t], up)
+        middle[t] = middle[t] * up  # as in apply_vjp what it had below the smallest number is lost
     beyond = fill(zero)
     for t in range(count):
         set_vjp(a[t], sums[t], dots[t], s[t], fill(one), middle[t], op.factor)

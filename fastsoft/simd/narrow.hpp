@@ -146,16 +146,19 @@ template <int n, class T> APART ptrdiff_t vjp_of_classes(Columns<T> x, Columns<T
             }
             most = larger(largest, most);
             unit[t] = unit_scale(largest);
+            middle[t] = middle[t] * unit[t];
             set_largest(a.shift[t], Plain());
         });
         if (any(equal(product_scale(most), fill(small_scale(T()))))) return false;
         a.each([&](int t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
             const Term<T, n> own = shifted_term(x.template load_classes<n>(i, left), a.shift[t].each, Plain(), Exact());
-            const vec<T, n> w = mul_sub(v.template load_classes<n>(i, left), spread<n>(unit[t]), spread<n>(middle[t] * unit[t]));
+            const vec<T, n> w = mul_sub(v.template load_classes<n>(i, left), spread<n>(unit[t]), spread<n>(middle[t]));
             e[t] = value(own);
             sums[t] = sums_from<n>(start_of_sum<T>(n), [&](vec<T, n> hi) INLINE_LAMBDA { return with_term(hi, own, Exact()); });
             dots[t] = sums_from<n>(start_of_weighed<T>(), [&](vec<T, n> hi) INLINE_LAMBDA { return with_weighed(hi, own, w); });
-            dots[t] = scaled_by(dots[t], power_of_two(fill(T(0)) - exponent(unit[t])));
+            const vec<T> up = power_of_two(fill(T(0)) - exponent(unit[t]));
+            dots[t] = scaled_by(dots[t], up);
+            middle[t] = middle[t] * up;  // as in apply_vjp what it had below the smallest number is lost
         });
         a.each([&](int t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA {
             set_vjp(of[t], sums[t], dots[t], a.shift[t], fill(T(1)), middle[t], Factor{1, 0, 1});
