@@ -71,10 +71,19 @@ cdef inline bint are_columns(const Batch* b) noexcept nogil:
     return b.n <= LONG and b.ndim > 0 and b.x_step > b.x_stride[b.ndim - 1] and b.shape[b.ndim - 1] > 1
 
 
+cdef inline bint are_logit_columns(const Batch* b, element* unused) noexcept nogil:
+    """Whether scratch has room for columns of logits as columns.hpp takes them: at least as many vecs as logit_vecs"""
+    if logit_vecs == 0 or (b.op.kind != VJP and b.op.kind != LOG_VJP) or b.n >= BLOCK:
+        return False
+    return are_columns(b) and not by_tiles(b, sizeof(element))
+
+
 cdef inline Py_ssize_t rows_at_once(const Batch* b, element* unused) noexcept nogil:
     """Rows that are computed, or read and written, together"""
     cdef Py_ssize_t lanes = REGISTER // (sizeof(double) if element is double else sizeof(float))
     if not by_tiles(b, sizeof(element)):
+        if are_logit_columns(b, unused):
+            return lanes * max(logit_vecs, tiles_together(b, unused))
         return lanes * tiles_together(b, unused) if are_columns(b) else rows_in_group(b, lanes)
     return lanes * (tiles_together(b, unused) if b.x_step != sizeof(element) else tiles_at_once(b.n))
 
@@ -205,7 +214,7 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
             run_overlapped_output[float](b, start, stop, <float*> scratch)
         i = stop
     while i < stop:
-        some = direct_columns(b, i, stop, unused)
+        some = direct_columns(b, i, stop, <element*> scratch)
         if some > 0:
             i += some
             continue

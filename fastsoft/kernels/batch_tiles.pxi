@@ -266,48 +266,73 @@ cdef inline bint set_columns(
     return True
 
 
-cdef inline Py_ssize_t output_columns(
-    const Batch* b, Py_ssize_t count, Columns[element] y, Columns[element] v, Columns[element] out
+cdef inline Py_ssize_t gradient_columns(
+    const Batch* b, Columns[element] x, Columns[element] v, Columns[element] out, Py_ssize_t first, Py_ssize_t columns,
+    bint past, element* scratch
 ) noexcept nogil:
-    """A VJP from a kept output of the next `count` columns, as far as they are in order; how many"""
-    cdef Py_ssize_t done = 0, size = sizeof(element), most, some
+    """Of some columns from `first` on as many as are in order; how many"""
+    if element is float or element is double:
+        if b.op.kind == VJP:
+            return vjp_of_columns(x, v, out, b.n, first, columns, past, scratch)
+        if b.op.kind == LOG_VJP:
+            return log_vjp_of_columns(x, v, out, b.n, first, columns, past, scratch)
+        if b.op.kind == VJP_FROM_OUTPUT:
+            return columns if vjp_of_output_columns(x, v, out, b.n, first, columns, past) else 0
+        return columns if log_vjp_of_output_columns(x, v, out, b.n, first, columns, past) else 0
+    return 0
+
+
+cdef inline Py_ssize_t all_columns(
+    const Batch* b, Py_ssize_t count, Columns[element] x, Columns[element] v, Columns[element] out, element* scratch
+) noexcept nogil:
+    """A derivative of the next `count` columns, as far as they are in order; how many"""
+    cdef Py_ssize_t done = 0, size = sizeof(element), vecs = logit_vecs, most, some, gone
     cdef bint past = b.stream and b.out_step % REGISTER == 0
     if element is float or element is double:
-        most = (column_vecs if b.n > FEW_STREAMS else column_vecs // 2) * REGISTER // size
+        if b.op.kind >= VJP_FROM_OUTPUT:
+            vecs = column_vecs if b.n > FEW_STREAMS else column_vecs // 2
+        most = vecs * REGISTER // size
         some = to_line(<const element*> out.first, most, past) if past else most
         if some == 0:
             some = most
-        some = min(some, count)
         while done < count:
-            if b.op.kind == VJP_FROM_OUTPUT:
-                if not vjp_of_output_columns(y, v, out, b.n, done, some, past):
-                    break
-            elif not log_vjp_of_output_columns(y, v, out, b.n, done, some, past):
+            some = min(some, count - done)
+            gone = gradient_columns(b, x, v, out, done, some, past, scratch)
+            done += gone
+            if gone < some:
                 break
-            done += some
-            some = min(count - done, most)
+            some = most
     return done
 
 
-cdef inline Py_ssize_t direct_columns(const Batch* b, Py_ssize_t i, Py_ssize_t stop, element* unused) noexcept nogil:
-    """Columns from row i on, of what goes faster without tiles, as far as they are in order; how many"""
-    cdef Columns[element] x, v, out
-    cdef Py_ssize_t count
-    cdef bint narrow = 1 < b.n <= narrow_classes and b.op.kind <= VJP
-    cdef bint from_output = b.op.kind == VJP_FROM_OUTPUT or b.op.kind == LOG_VJP_FROM_OUTPUT
+cdef inline Py_ssize_t narrow_columns(
+    const Batch* b, Py_ssize_t count, Columns[element] x, Columns[element] v, Columns[element] out
+) noexcept nogil:
+    """The next `count` columns, of few classes, likewise"""
     if element is float or element is double:
-        if not narrow and (not from_output or b.n > BLOCK):
-            return 0
-        if not set_columns(b, i, &x, &v, &out):
-            return 0
-        count = evenly_from(b, i, stop)
         if b.op.kind == SOFTMAX:
             return narrow_softmax(x, out, b.n, count)
         if b.op.kind == LOG_SOFTMAX:
             return narrow_log_softmax(x, out, b.n, count)
         if b.op.kind == LOGSUMEXP:
             return narrow_logsumexp(x, out, b.n, count)
-        if b.op.kind == VJP:
-            return narrow_vjp(x, v, out, b.n, count)
-        return output_columns(b, count, x, v, out)
+        return narrow_vjp(x, v, out, b.n, count)
+    return 0
+
+
+cdef inline Py_ssize_t direct_columns(
+    const Batch* b, Py_ssize_t i, Py_ssize_t stop, element* scratch
+) noexcept nogil:
+    """Columns from row i on, of what goes faster without tiles, as far as they are in order; how many"""
+    cdef Columns[element] x, v, out
+    cdef Py_ssize_t count
+    cdef bint narrow = 1 < b.n <= narrow_classes and b.op.kind <= VJP
+    cdef bint from_output = b.op.kind == VJP_FROM_OUTPUT or b.op.kind == LOG_VJP_FROM_OUTPUT
+    if element is float or element is double:
+        if not narrow and not are_logit_columns(b, scratch) and (not from_output or b.n > BLOCK):
+            return 0
+        if not set_columns(b, i, &x, &v, &out):
+            return 0
+        count = evenly_from(b, i, stop)
+        return narrow_columns(b, count, x, v, out) if narrow else all_columns(b, count, x, v, out, scratch)
     return 0

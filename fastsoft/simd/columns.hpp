@@ -1,6 +1,6 @@
-// Derivatives of columns, a row in each lane, straight from and to memory, class by class for some vecs of columns side by
-// side. The bits are those of kernels/gradients.pxi. Each function gives false, and has written nothing, where that has to
-// do them.
+// Derivatives of columns, a row in each lane, class by class for some vecs of columns side by side: from a kept output
+// straight from and to memory, from logits by way of scratch. The bits are those of kernels/gradients.pxi, which has to do
+// the columns that a function leaves out; of these nothing is written.
 #pragma once
 #include "narrow.hpp"
 
@@ -62,7 +62,7 @@ template <class T> struct ColumnSums {
     }
 };
 
-// As apply_to_output, of columns first .. first + columns, at most column_vecs.
+// As apply_to_output, of columns first .. first + columns, at most column_vecs, all of them or, where it gives false, none.
 template <class T>
 APART bool vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
     ColumnSums<T> a(n, first, columns);
@@ -100,6 +100,199 @@ APART bool log_vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, p
         return log_turned(e, load(v.at(j, i), left, T(0)), factor[t], minus[t], T(1));
     });
     return true;
+}
+
+// ---- from logits ----
+
+// Some vecs of columns of logits x and of v, in scratch, one after the other, class by class: from x and v themselves, where
+// rows lie a power of two apart, the caches would hold few classes of a column. Of each the maximum is known, the first class
+// that has it, v there, and the largest |v|; NaN apart.
+const int logit_vecs = vec<float>::regs > 2 ? 0 : 4;  // at most; with small registers a lot of code would gain little
+const int classes_near = 8;                           // by which memory is fetched
+template <class T> struct LogitColumns {
+    struct Top { vec<T> max, at, middle, most; };
+    ptrdiff_t n, first, columns;
+    T *x, *v;
+    Top tops[logit_vecs];
+
+    INLINE LogitColumns(Columns<T> from_x, Columns<T> from_v, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, T* scratch)
+        : n(n), first(first), columns(columns), x(scratch), v(scratch + logit_vecs * n * vec<T>::lanes) {
+        const ptrdiff_t lanes = vec<T>::lanes;
+        if (columns == logit_vecs * lanes) read<logit_vecs>(from_x, from_v, 0, lanes);
+        else for (ptrdiff_t t = 0; t * lanes < columns; t++) read<1>(from_x, from_v, t, columns - t * lanes);
+    }
+    INLINE T* x_of(ptrdiff_t t) const { return x + t * n * vec<T>::lanes; }
+    INLINE T* v_of(ptrdiff_t t) const { return v + t * n * vec<T>::lanes; }
+    // `some` vecs from the t-th on; of one, `left` columns may be there.
+    template <int some> APART void read(Columns<T> from_x, Columns<T> from_v, ptrdiff_t t, ptrdiff_t left) {
+        const ptrdiff_t lanes = vec<T>::lanes, i = first + t * lanes;
+        T *to_x = x_of(t), *to_v = v_of(t);
+        Top a[some];
+#pragma GCC unroll 4
+        for (int k = 0; k < some; k++) a[k] = {fill(-std::numeric_limits<T>::infinity()), fill(T(0)), fill(T(0)), fill(T(0))};
+        for (ptrdiff_t j = 0; j < n; j++) {
+            const T *here_x = from_x.at(j, i), *here_v = from_v.at(j, i);
+            prefetch((const char*)here_x + classes_near * from_x.step, some);
+            prefetch((const char*)here_v + classes_near * from_v.step, some);
+#pragma GCC unroll 4
+            for (int k = 0; k < some; k++) {
+                const vec<T> own = load(here_x + k * lanes, left, T(0)), w = load(here_v + k * lanes, left, T(0));
+                const mask<T> known = not_below(a[k].max, own);
+                a[k].max = choose(known, a[k].max, own);
+                a[k].at = choose(known, a[k].at, fill(T(j)));
+                a[k].middle = choose(known, a[k].middle, w);
+                a[k].most = larger(absolute(w), a[k].most);
+                store(to_x + (k * n + j) * lanes, own, lanes);
+                store(to_v + (k * n + j) * lanes, w, lanes);
+            }
+        }
+        for (int k = 0; k < some; k++) tops[t + k] = a[k];
+    }
+    // Calls sum(t, shift) for each vec, as long as the maxima are within reach and it gives true; how many columns that are.
+    template <class Sum> INLINE ptrdiff_t in_order(Sum sum) const {
+        const vec<T> beyond = fill(std::nextafter(constants<T>::reach, std::numeric_limits<T>::infinity()));
+        for (ptrdiff_t t = 0; t * vec<T>::lanes < columns; t++) {
+            Shift<T> shift;
+            if (any(not_below(absolute(tops[t].max), beyond))) return t * vec<T>::lanes;
+            set_shift(shift, tops[t].max, fill(T(0)), Factor{1, 0, 1}, Plain());
+            set_largest(shift, Plain());
+            if (!sum(t, shift)) return t * vec<T>::lanes;
+        }
+        return columns;
+    }
+    // z of the first `count` columns, by what in_order made of them, past the caches as in ColumnSums. Some classes of a vec,
+    // and then of the next, so that what these ask for is in registers, and lines that lie together are written together.
+    template <class Of> INLINE void put(const Columns<T>& z, ptrdiff_t count, bool past, const Of* of) const {
+        const ptrdiff_t lanes = vec<T>::lanes;
+        for (ptrdiff_t start = 0; start < n; start += classes_near)
+            each_column_vec<T>(first, count, [&](ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+                const ptrdiff_t end = start + classes_near < n ? start + classes_near : n;
+                const T *e = x_of(t), *w = v_of(t);
+                const vec<T> at = tops[t].at;
+                const Of own = of[t];
+                for (ptrdiff_t j = start; j < end; j++) {
+                    T* to = z.at(j, i);
+                    const vec<T> value = turned_by(own, load(e + j * lanes, lanes, T(0)), load(w + j * lanes, lanes, T(0)));
+                    const vec<T> result = choose(equal(at, fill(T(j))), own.dominant, value);
+                    prefetch_to_write((char*)to + classes_near * z.step, 1);
+                    if (past && left == lanes) stream(to, result);
+                    else store(to, result, left);
+                }
+            });
+    }
+};
+template <class T> INLINE vec<T> turned_by(const Vjp<T>& a, vec<T> e, vec<T> v) { return turned(e, v, T(1), a.mean, a.factor); }
+template <class T> INLINE vec<T> turned_by(const LogVjp<T>& a, vec<T> e, vec<T> g) { return log_turned(e, g, a.factor, a.minus, T(1)); }
+
+// The second sum of sum_column, of some lanes: e (v scale - middle) in runs, or v.
+template <class T> struct WeighedSum {
+    vec<T> scale, middle;
+    typedef pair<T, together> Run;
+    INLINE Run begin(const Sums<T>*) const { return {fill<together>(start_of_weighed<T>()), fill<together>(T(0))}; }
+    INLINE void add(Run& run, const Term<T, together>& e, bunch<T> v) const {
+        const Run next = with_weighed(run.hi, e, mul_sub(v, spread<together>(scale), spread<together>(middle)));  // as `weighed`
+        run = {next.hi, run.lo + next.lo};
+    }
+    INLINE void end(Sums<T>* all, const Run& run) {
+        for (int u = 0; u < together; u++) end_run(all[u], pair<T>{part(run.hi, u), part(run.lo, u)});
+    }
+};
+template <class T> struct PlainSum {
+    vec<T> most = fill(T(0));  // of a lane on its way
+    typedef Sums<T, together> Run;
+    INLINE Run begin(const Sums<T>* all) const {
+        Run run;
+        put_together(all, run, All());
+        return run;
+    }
+    INLINE void add(Run& run, const Term<T, together>&, bunch<T> v) const { add_other(run, v); }
+    INLINE void end(Sums<T>* all, const Run& run) {
+        take_apart(run, all, All());
+        for (int u = 0; u < together; u++) most = larger(absolute(all[u].hi), most);
+    }
+};
+// The lanes of a row, of which there are no more than classes, as `fold` does.
+template <class T, class Join> INLINE void join_lanes(Sums<T>* lane, ptrdiff_t n, Join join) {
+    for (ptrdiff_t step = vec<T>::lanes / 2; step > 0; step /= 2)
+        for (ptrdiff_t k = 0; k < step && k + step < n; k++) join(lane[k], lane[k + step]);
+}
+// Sums over the classes of a vec of columns as a row by itself has them, class j in lane j mod lanes: of exp(x - max), which
+// takes the place of x, and another. Some lanes go side by side, and no farther than a run of weighed_run vecs at a time,
+// which stays in the nearest cache.
+template <class Which, class T, class Second>
+APART void sum_column(T* x, const T* v, ptrdiff_t n, const Shared<T>& shared, Which which, Second& second, Sums<T>& sum, Sums<T>& other) {
+    const ptrdiff_t lanes = vec<T>::lanes, length = weighed_run * lanes;
+    const Shared<T> s = shared;
+    Sums<T> sums[vec<T>::lanes], others[vec<T>::lanes];
+    for (ptrdiff_t k = 0; k < lanes; k++) {
+        begin(sums[k], n, which);
+        begin_runs(others[k]);
+    }
+    for (ptrdiff_t start = 0; start < n; start += length) {
+        const ptrdiff_t end = start + length < n ? start + length : n;
+        for (ptrdiff_t k = 0; k < lanes && start + k < end; k += together) {
+            Sums<T, together> a;
+            put_together(sums + k, a, which);
+            auto run = second.begin(others + k);
+            for (ptrdiff_t j = start + k; j < end; j += lanes) {
+                const ptrdiff_t at = j * lanes, left = (end - j) * lanes;  // of one lane no class may be left
+                const bunch<T> own = load_bunch(x + at, left, -std::numeric_limits<T>::infinity());
+                const Term<T, together> e = shifted_term(own, s, Plain(), which);
+                store(x + at, value(e), left);
+                collect(a, e, own, s, which);
+                second.add(run, e, load_bunch(v + at, left, T(0)));
+            }
+            take_apart(a, sums + k, which);
+            second.end(others + k, run);
+        }
+    }
+    for (ptrdiff_t k = 0; k < lanes; k++) finish(sums[k], n, which, false);
+    if (std::is_same<Which, Exact>::value && n <= few_classes)
+        join_lanes(sums, n, [](Sums<T>& a, const Sums<T>& b) INLINE_LAMBDA { a = {a.hi + b.hi, a.lo + b.lo, a.ties}; });
+    else join_lanes(sums, n, [&](Sums<T>& a, const Sums<T>& b) INLINE_LAMBDA { merge(a, b, which); });
+    join_lanes(others, n, [](Sums<T>& a, const Sums<T>& b) INLINE_LAMBDA { merge_values(a, b); });
+    sum = sums[0];
+    other = others[0];
+}
+
+// As apply_vjp, of columns first .. first + columns, at most logit_vecs; scratch holds 2 n logit_vecs vecs. How many columns
+// are done.
+template <class T>
+APART ptrdiff_t vjp_of_columns(Columns<T> x, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past, T* scratch) {
+    if constexpr (logit_vecs == 0) return 0;
+    else {
+        LogitColumns<T> a(x, v, n, first, columns, scratch);
+        Vjp<T> of[logit_vecs];
+        const ptrdiff_t done = a.in_order([&](ptrdiff_t t, const Shift<T>& shift) INLINE_LAMBDA {
+            const vec<T> most = a.tops[t].most, unit = unit_scale(most), up = power_of_two(fill(T(0)) - exponent(unit));
+            WeighedSum<T> weighed = {unit, a.tops[t].middle * unit};
+            Sums<T> sum, dot;
+            if (any(equal(product_scale(most), fill(small_scale(T()))))) return false;
+            sum_column(a.x_of(t), a.v_of(t), n, shift.each, Exact(), weighed, sum, dot);
+            set_vjp(of[t], sum, scaled_by(dot, up), shift, fill(T(1)), weighed.middle * up, Factor{1, 0, 1});
+            return all_finite(of[t].mean.hi + of[t].factor.hi);
+        });
+        a.put(z, done, past, of);
+        return done;
+    }
+}
+// As apply_log_vjp, likewise.
+template <class T>
+APART ptrdiff_t log_vjp_of_columns(Columns<T> x, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past, T* scratch) {
+    if constexpr (logit_vecs == 0) return 0;
+    else {
+        LogitColumns<T> a(x, v, n, first, columns, scratch);
+        LogVjp<T> of[logit_vecs];
+        const ptrdiff_t done = a.in_order([&](ptrdiff_t t, const Shift<T>& shift) INLINE_LAMBDA {
+            PlainSum<T> plain;
+            Sums<T> sum, total;
+            sum_column(a.x_of(t), a.v_of(t), n, shift.each, Others(), plain, sum, total);
+            set_log_vjp(of[t], sum, total, shift, a.tops[t].middle, fill(T(1)), Factor{1, 0, 1});
+            return all_moderate(plain.most) && all_finite(of[t].factor.hi + of[t].minus.hi);
+        });
+        a.put(z, done, past, of);
+        return done;
+    }
 }
 
 }}  // namespace
