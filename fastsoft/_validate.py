@@ -197,7 +197,7 @@ def labels(
     """Labels as contiguous int64, -1 where they are to be ignored. `start`: where they begin in all of the labels."""
     if isinstance(t, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; pass {name}.filled(label)")
-    a = np.array(t)  # a copy: another thread may change `t` after the check
+    a = np.asarray(t)  # no copy: if another thread changes `t` after the check, kernels still stay within their rows
     ignored = None
     if ignore_index is not None:
         try:
@@ -213,7 +213,7 @@ def labels(
     found = a.astype(np.int64, copy=False)
     if ignored is not None:
         found = np.where(ignored, -1, found)
-    return np.ascontiguousarray(found).reshape(a.shape)  # which makes an axis where there is none
+    return found if found.flags.c_contiguous and found.flags.aligned else found.copy()
 
 
 def class_weights(weight: object, n: int) -> Array | None:

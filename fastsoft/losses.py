@@ -286,9 +286,12 @@ def softmax_cross_entropy(
         options = dict(zip(OPTIONS, given, strict=True))
         return on_dask(LABELS, {"x": x, "t": t}, axis, out, grad=False, **options)  # type: ignore[no-any-return]
     job = _Job(x, t, axis, *given)
-    y = _validate.result(out, job.result_shape, job.dtype)
+    y = None if out is None else _validate.result(out, job.result_shape, job.dtype)
     job.run(None)
-    y[...] = _rounded(job.reduced(), job.dtype)
+    loss = _rounded(job.reduced(), job.dtype)
+    if y is None:
+        return loss
+    y[...] = loss
     return y
 
 

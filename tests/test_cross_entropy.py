@@ -358,10 +358,12 @@ def test_formula(isa: str, options: dict[str, Any], reduction: str) -> None:
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda a: " ".join(a) or "plain")
 def test_loss_alone_and_with_gradient(isa: str, options: dict[str, Any]) -> None:
     """The same loss; one row, rows and columns, one thread or three: the same bits."""
-    for shape in ((1, 5), (30, 5), (20_000, 5)):
+    for shape in ((1, 5), (30, 5), (20_000, 5), (300, 2), (300, 3), (300, 4), (300, 40)):
+        n = shape[1]
+        options = {**options, "weight": np.resize(options["weight"], n)} if "weight" in options else options
         x = logits(shape, "float32", largest=9)
         t = labels_for(x)
-        for targets in (t, dense(t, 5).astype("f4") * 0.75):
+        for targets in (t, dense(t, n).astype("f4") * 0.75):
             loss, grad = both_of(x, targets, num_threads=1, **options)
             assert_same_bits(loss_of(x, targets, **options), loss)
             for threads in (2, 3):

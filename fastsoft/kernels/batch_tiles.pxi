@@ -130,7 +130,7 @@ cdef inline void short_tiles(
         tile_in(b, b.x, b.x_stride, b.x_step, i + c, min(lanes, count - c), scratch + c * b.n, foreseen, unused)
         if b.v != NULL:
             tile_in(b, b.v, b.v_stride, b.v_step, i + c, min(lanes, count - c), second + c * b.n, foreseen, unused)
-    if apply_short_tiles(scratch, second, b.n, b.n * lanes, count, &b.op, i):
+    if apply_short_tiles(scratch, second, b.n, b.n * lanes, count, &b.op, i, b.out != NULL):
         for c from 0 <= c < (count if b.out != NULL else 0) by lanes:
             tile_out(b, i + c, min(lanes, count - c), scratch + c * b.n, foreseen, NULL, unused)
     elif count <= lanes:
@@ -253,14 +253,14 @@ cdef inline int next_tiles(
 cdef inline bint set_columns(
     const Batch* b, Py_ssize_t i, Columns[element]* x, Columns[element]* v, Columns[element]* out
 ) noexcept nogil:
-    """Columns from row i on, where they lie side by side in all arrays"""
+    """Columns from row i on, where they lie side by side in all arrays; out may be none"""
     cdef Py_ssize_t last = b.ndim - 1, size = sizeof(element)
-    if last < 0 or b.x_step == size or b.x_stride[last] != size or b.out == NULL or b.out_stride[last] != size:
+    if last < 0 or b.x_step == size or b.x_stride[last] != size or (b.out != NULL and b.out_stride[last] != size):
         return False
     if b.where != NULL or b.op.how != PLAIN or (b.v != NULL and b.v_stride[last] != size):
         return False
     x.first, x.step = b.x + offset(b, b.x_stride, i), b.x_step
-    out.first, out.step = b.out + offset(b, b.out_stride, i), b.out_step
+    out.first, out.step = b.out + offset(b, b.out_stride, i) if b.out != NULL else b.out, b.out_step
     if b.v != NULL:
         v.first, v.step = b.v + offset(b, b.v_stride, i), b.v_step
     return True
@@ -306,10 +306,16 @@ cdef inline Py_ssize_t all_columns(
 
 
 cdef inline Py_ssize_t narrow_columns(
-    const Batch* b, Py_ssize_t count, Columns[element] x, Columns[element] v, Columns[element] out
+    const Batch* b, Py_ssize_t i, Py_ssize_t count, Columns[element] x, Columns[element] v, Columns[element] out
 ) noexcept nogil:
-    """The next `count` columns, of few classes, likewise"""
+    """The next `count` columns, of few classes, likewise; the first is row i"""
+    cdef Labels[element] labels
     if element is float or element is double:
+        if b.op.kind == LABELS:
+            labels.label, labels.loss = b.op.labels + i, <element*> b.op.loss + i
+            labels.weight = b.op.row_weights + i if b.op.row_weights != NULL else b.op.row_weights
+            labels.scale, labels.z_loss = b.op.scale, b.op.z_loss
+            return narrow_losses(x, out, b.n, count, labels)
         if b.op.kind == SOFTMAX:
             return narrow_softmax(x, out, b.n, count)
         if b.op.kind == LOG_SOFTMAX:
@@ -326,7 +332,7 @@ cdef inline Py_ssize_t direct_columns(
     """Columns from row i on, of what goes faster without tiles, as far as they are in order; how many"""
     cdef Columns[element] x, v, out
     cdef Py_ssize_t count
-    cdef bint narrow = 1 < b.n <= narrow_classes and b.op.kind <= VJP
+    cdef bint narrow = 1 < b.n <= narrow_classes and (b.op.kind <= VJP or b.op.kind == LABELS)
     cdef bint from_output = b.op.kind == VJP_FROM_OUTPUT or b.op.kind == LOG_VJP_FROM_OUTPUT
     if element is float or element is double:
         if not narrow and not are_logit_columns(b, scratch) and (not from_output or b.n > BLOCK):
@@ -334,5 +340,5 @@ cdef inline Py_ssize_t direct_columns(
         if not set_columns(b, i, &x, &v, &out):
             return 0
         count = evenly_from(b, i, stop)
-        return narrow_columns(b, count, x, v, out) if narrow else all_columns(b, count, x, v, out, scratch)
+        return narrow_columns(b, i, count, x, v, out) if narrow else all_columns(b, count, x, v, out, scratch)
     return 0

@@ -532,7 +532,7 @@ cdef inline void apply_loss(
         label.x, label.e, label.weight = (
             load(logit, 16, logit[0]), load(e, 16, logit[0]), load(weight, 16, logit[0])
         )
-        set_label_loss(a, p.sums[0], log, s[0], label, op.scale, op.z_loss, op.factor, how)
+        set_label_loss(a, p.sums[0], log, s[0], label, op.scale, op.z_loss, op.factor, gradient, how)
     a.loss = one_nan(a.loss, a.loss)
     for r in range(count):
         loss[first + r] = 0 if ignored(op, first + r) else in_lane(a.loss, r)

@@ -181,27 +181,12 @@ cdef inline bint log_vjp_tiles(
     return True
 
 
-cdef inline void take_labels(
-    const Operation* op, Py_ssize_t first, int count, Py_ssize_t n, vec[floating]* label, vec[floating]* weight
-) noexcept nogil:
-    """The labels of rows first .. first + count, -1 where they are ignored, and those rows' weights"""
-    cdef int r
-    cdef floating[16] number, own
-    for r in range(16):
-        number[r], own[r] = 0, 1
-    for r in range(count):
-        number[r] = <floating> max(label_of(op, first + r, n), -1)
-    if op.row_weights != NULL:
-        for r in range(count):
-            own[r] = <floating> op.row_weights[first + r]
-    label[0], weight[0] = load(number, 16, number[0]), load(own, 16, own[0])
-
-
 cdef inline bint loss_tiles(
     floating* x, Py_ssize_t n, Py_ssize_t size, int rows, int count, const Shift[floating]* s, const Operation* op,
-    Py_ssize_t row
+    Py_ssize_t row, bint gradient
 ) noexcept nogil:
-    """As apply_loss, with labels: the losses of rows row .. row + rows, and the gradient in place of x"""
+    """As apply_loss, with labels: the losses of rows row .. row + rows, and the gradient, if wanted, in place of x"""
+    cdef const double* weights = op.row_weights
     cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
     cdef int t
     cdef floating zero = 0, one = 1
@@ -214,25 +199,28 @@ cdef inline bint loss_tiles(
     cdef vec[floating] label[TILES]
     cdef vec[floating] here, w, beyond = fill(zero), ignored = fill(-one)
     for t in range(count):
-        take_labels(op, row + t * lanes, <int> min(lanes, rows - t * lanes), n, &label[t], &own[t].weight)
+        if weights != NULL:
+            weights = op.row_weights + row + t * lanes
+        take_labels(op.labels + row + t * lanes, weights, rows - t * lanes, n, label[t], own[t].weight)
         own[t].x = class_of(<const floating*> x + t * size, label[t], n)
     for t in range(count):
         tile_sum(x + t * size, True, n, &s[t].each, plain, others, NULL, &sums[t])
     log_of_sums(&sums[0], s, count, &log[0])
     for t in range(count):
         own[t].e = class_of(<const floating*> x + t * size, label[t], n)
-        set_label_loss(a[t], sums[t], log[t], s[t], own[t], op.scale, op.z_loss, op.factor, plain)
+        set_label_loss(a[t], sums[t], log[t], s[t], own[t], op.scale, op.z_loss, op.factor, gradient, plain)
         beyond = beyond + (a[t].loss + a[t].factor.hi)
     if not all_finite(beyond):
         return False
     for t in range(count):
+        w = choose(equal(label[t], ignored), fill(zero), a[t].loss)
+        store(<floating*> op.loss + row + t * lanes, w, rows - t * lanes)
+    for t in range(count if gradient else 0):
         here = fill(zero)
         for j from t * size <= j < t * size + n * lanes by lanes:
             w = choose(equal(label[t], here), a[t].special, scaled(load(x + j, lanes, zero), a[t].factor))
             store(x + j, choose(equal(label[t], ignored), fill(zero), w), lanes)
             here = here + fill(one)
-        w = choose(equal(label[t], ignored), fill(zero), a[t].loss)
-        store(<floating*> op.loss + row + t * lanes, w, rows - t * lanes)
     return True
 
 
@@ -284,7 +272,8 @@ cdef inline bint target_tiles(
 
 
 cdef inline bint apply_short_tiles(
-    floating* x, const floating* v, Py_ssize_t n, Py_ssize_t size, int rows, const Operation* op, Py_ssize_t row
+    floating* x, const floating* v, Py_ssize_t n, Py_ssize_t size, int rows, const Operation* op, Py_ssize_t row,
+    bint gradient
 ) noexcept nogil:
     """Rows row .. row + rows in at most TILES tiles, in place of x; false, and x is lost, where gradients.pxi has to do
     them"""
@@ -311,4 +300,4 @@ cdef inline bint apply_short_tiles(
         return log_vjp_tiles(x, v, n, size, count, s, top, op)
     if op.kind == TARGETS:
         return target_tiles(x, v, n, size, rows, count, s, top, op, row)
-    return loss_tiles(x, n, size, rows, count, s, op, row)
+    return loss_tiles(x, n, size, rows, count, s, op, row, gradient)

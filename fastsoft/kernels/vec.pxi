@@ -356,7 +356,10 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     )
     void set_label_loss[T, How](
         Loss[T]&, const Sums[T]&, const pair[T]& log, const Shift[T]&, const Label[T]&, double scale, double z_loss,
-        const Factor&, How
+        const Factor&, bint gradient, How
+    )
+    void take_labels[T](
+        const int64_t* labels, const double* weights, ptrdiff_t count, ptrdiff_t n, vec[T]& label, vec[T]& weight
     )
     void set_target_loss[T](
         Loss[T]&, const Sums[T]&, const pair[T]& log, const Sums[T]& weight, const Sums[T]& shortfall, const Shift[T]&,
@@ -413,10 +416,17 @@ cdef extern from "narrow.hpp" namespace "fastsoft" nogil:
     cppclass Columns[T]:
         char* first
         ptrdiff_t step
+    cppclass Labels[T]:
+        const int64_t* label
+        const double* weight
+        T* loss
+        double scale
+        double z_loss
     ptrdiff_t narrow_softmax[T](Columns[T] x, Columns[T] out, ptrdiff_t n, ptrdiff_t count)
     ptrdiff_t narrow_log_softmax[T](Columns[T] x, Columns[T] out, ptrdiff_t n, ptrdiff_t count)
     ptrdiff_t narrow_logsumexp[T](Columns[T] x, Columns[T] out, ptrdiff_t n, ptrdiff_t count)
     ptrdiff_t narrow_vjp[T](Columns[T] x, Columns[T] v, Columns[T] out, ptrdiff_t n, ptrdiff_t count)
+    ptrdiff_t narrow_losses[T](Columns[T] x, Columns[T] out, ptrdiff_t n, ptrdiff_t count, const Labels[T]&)
 
 cdef extern from "columns.hpp" namespace "fastsoft" nogil:
     int column_vecs

@@ -243,10 +243,10 @@ template <class T> INLINE vec<T> add_z_loss(vec<T>& loss, const pair<T>& log, co
     loss = mul_add(lse * lse, fill((T)z_loss), loss);
     return lse * fill((T)(2 * z_loss));
 }
-// Labels: a is `weight` at the label, whose logit is x_label, and 0 elsewhere.
+// Labels: a is `weight` at the label, whose logit is x_label, and 0 elsewhere. Without `gradient` the loss alone.
 template <class T> struct Label { vec<T> x, e, weight; };
 template <class T, class How>
-APART void set_label_loss(Loss<T>& l, const Sums<T>& sums, const pair<T>& log, const Shift<T>& s, const Label<T>& t, double scale, double z_loss, const Factor& f, How how) {
+APART void set_label_loss(Loss<T>& l, const Sums<T>& sums, const pair<T>& log, const Shift<T>& s, const Label<T>& t, double scale, double z_loss, const Factor& f, bool gradient, How how) {
     const vec<T> zero = fill(T(0)), one = fill(T(1)), inf = fill(std::numeric_limits<T>::infinity());
     const pair<T> z = argument(t.x, s.each, how), inverse = inverse_temperature<T>(f);
     const pair<T> d = two_sum(s.top, zero - z.hi), sum_hi = two_sum(d.hi, log.hi);
@@ -254,6 +254,8 @@ APART void set_label_loss(Loss<T>& l, const Sums<T>& sums, const pair<T>& log, c
     l.loss = choose(equal(t.x, zero - inf), inf + log.hi, near);
     l.loss = choose(s.empty, fill(std::numeric_limits<T>::quiet_NaN()), l.loss) * t.weight;
     const vec<T> extra = add_z_loss(l.loss, log, s, z_loss, f);
+    l.factor = {zero, zero};
+    if (!gradient) return;
     const Rest<T> q = rest(sums, s);
     const pair<T> down = product(inverse, {fill((T)scale), zero});
     l.factor = product(q.factor, product(down, {t.weight + extra, zero}));
@@ -261,6 +263,20 @@ APART void set_label_loss(Loss<T>& l, const Sums<T>& sums, const pair<T>& log, c
     const vec<T> sigma = scaled(t.e, q.factor);
     const vec<T> minus = choose(equal(t.x, s.each.max), zero - (q.others.hi + q.others.lo), sigma - one);
     l.special = mul_add(t.weight, minus, sigma * extra) * down.hi;
+}
+// The labels of the next `count` rows, -1 where they are ignored, and those rows' weights; no label is beyond its row, if
+// another thread changes it after the check.
+template <class T>
+INLINE void take_labels(const int64_t* labels, const double* weights, ptrdiff_t count, ptrdiff_t n, vec<T>& label, vec<T>& weight) {
+    const ptrdiff_t lanes = vec<T>::lanes, last = n - 1, some = count < lanes ? count : lanes;
+    T number[vec<T>::lanes] = {}, own[vec<T>::lanes] = {};
+    for (ptrdiff_t r = 0; r < some; r++) {
+        const int64_t here = labels[r] < last ? labels[r] : last;
+        number[r] = (T)(here < -1 ? -1 : here);
+    }
+    for (ptrdiff_t r = 0; weights && r < some; r++) own[r] = (T)weights[r];
+    label = load(number, lanes, T(0));
+    weight = weights ? load(own, lanes, T(0)) : fill(T(1));
 }
 // Dense targets: weight = sum a, shortfall = sum a_i (z_max - z_i), a_max at the class of the maximum.
 template <class T>

@@ -11,13 +11,15 @@ template <class T> struct Columns {
     char* first;
     ptrdiff_t step;  // bytes from class to class
     INLINE T* at(ptrdiff_t k, ptrdiff_t i) const { return (T*)(first + k * step) + i; }
-    template <int n> INLINE vec<T, n> load_classes(ptrdiff_t i, ptrdiff_t left) const {
+    // n classes, of which `there` are there; the others are what has no share.
+    template <int n> INLINE vec<T, n> load_classes(ptrdiff_t i, ptrdiff_t left, ptrdiff_t there = n) const {
+        const T low = -std::numeric_limits<T>::infinity();
         vec<T, n> v;
-        for (int k = 0; k < n; k++) set_part(v, k, load(at(k, i), left, T(0)));
+        for (int k = 0; k < n; k++) set_part(v, k, k < there ? load(at(k, i), left, T(0)) : fill(low));
         return v;
     }
-    template <int n> INLINE void store_classes(ptrdiff_t i, vec<T, n> v, ptrdiff_t left) const {
-        for (int k = 0; k < n; k++) store(at(k, i), part(v, k), left);
+    template <int n> INLINE void store_classes(ptrdiff_t i, vec<T, n> v, ptrdiff_t left, ptrdiff_t there = n) const {
+        for (int k = 0; k < n && k < there; k++) store(at(k, i), part(v, k), left);
     }
 };
 // Some vecs of columns, which go step by step together: what one of them waits for, the others fill.
@@ -32,7 +34,7 @@ template <class T> struct Together {
     }
 };
 // Calls some(together), with the shifts set, for all columns, as long as their maxima are within reach and it gives true.
-template <int n, class T, class Some> INLINE ptrdiff_t each_together(Columns<T> x, ptrdiff_t count, Some some) {
+template <int n, class T, class Some> INLINE ptrdiff_t each_together(Columns<T> x, ptrdiff_t count, Some some, ptrdiff_t there = n) {
     const ptrdiff_t lanes = vec<T>::lanes, most = logs_together * lanes;
     const T low = -std::numeric_limits<T>::infinity();
     Together<T> a;
@@ -42,7 +44,7 @@ template <int n, class T, class Some> INLINE ptrdiff_t each_together(Columns<T> 
         a.count = (int)((a.columns + lanes - 1) / lanes);
         vec<T> largest = fill(T(0));
         a.each([&](int t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
-            const vec<T, n> v = x.template load_classes<n>(i, left);
+            const vec<T, n> v = x.template load_classes<n>(i, left, there);
             vec<T> top = fill(low);
             for (int k = 0; k < n; k++) top = larger(part(v, k), top);
             largest = larger(absolute(top), largest);
@@ -177,6 +179,58 @@ template <int n, class T> APART ptrdiff_t vjp_of_classes(Columns<T> x, Columns<T
     });
 }
 
+// As loss_tiles: the losses to `loss`, and the gradient to `out` unless that is null. One form for any number of classes, for
+// most of the work is done once a column.
+template <class T> struct Labels {
+    const int64_t* label;
+    const double* weight;  // or null
+    T* loss;
+    double scale, z_loss;
+};
+template <int most, class T> APART ptrdiff_t losses_of_classes(Columns<T> x, Columns<T> out, ptrdiff_t n, ptrdiff_t count, const Labels<T>& l) {
+    return each_together<most>(x, count, [&](Together<T>& a) INLINE_LAMBDA {
+        vec<T, most> e[logs_together];
+        Sums<T> sums[logs_together];
+        pair<T> log[logs_together];
+        vec<T> label[logs_together];
+        Label<T> at[logs_together];
+        Loss<T> of[logs_together];
+        vec<T> seen = fill(T(0));
+        a.each([&](int t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+            const vec<T, most> own = x.template load_classes<most>(i, left, n);
+            set_largest(a.shift[t], Plain());
+            e[t] = value(shifted_term(own, a.shift[t].each, Plain(), Others()));
+            sums[t] = classes_of_others(own, a.shift[t].each);
+            take_labels(l.label + i, l.weight ? l.weight + i : l.weight, left, n, label[t], at[t].weight);
+            at[t].x = part(own, 0);
+            at[t].e = part(e[t], 0);
+            for (int k = 1; k < most; k++) {
+                const mask<T> here = equal(label[t], fill(T(k)));
+                at[t].x = choose(here, part(own, k), at[t].x);
+                at[t].e = choose(here, part(e[t], k), at[t].e);
+            }
+        });
+        log_of_sums(sums, a.shift, a.count, log);
+        a.each([&](int t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA {
+            set_label_loss(of[t], sums[t], log[t], a.shift[t], at[t], l.scale, l.z_loss, Factor{1, 0, 1}, out.first, Plain());
+            seen = seen + (of[t].loss + of[t].factor.hi);
+        });
+        if (!all_finite(seen)) return false;
+        a.each([&](int t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+            const mask<T> ignored = equal(label[t], fill(T(-1)));
+            store(l.loss + i, drop(ignored, of[t].loss), left);
+            if (!out.first) return;
+            vec<T, most> z;
+            for (int k = 0; k < most; k++) {
+                const vec<T> own = choose(equal(label[t], fill(T(k))), of[t].special, scaled(part(e[t], k), of[t].factor));
+                set_part(z, k, drop(ignored, own));
+            }
+            out.store_classes(i, z, left, n);
+        });
+        return true;
+    }, n);
+}
+
 // With small registers there is no room for that, and a lot of code would gain little.
 const int narrow_classes = vec<float>::regs > 2 ? 0 : 4;  // up to so many, and more than one
 template <class Some> INLINE ptrdiff_t with_classes(ptrdiff_t n, Some some) {
@@ -196,6 +250,10 @@ template <class T> INLINE ptrdiff_t narrow_logsumexp(Columns<T> x, Columns<T> ou
 }
 template <class T> INLINE ptrdiff_t narrow_vjp(Columns<T> x, Columns<T> v, Columns<T> out, ptrdiff_t n, ptrdiff_t count) {
     return with_classes(n, [&](auto k) INLINE_LAMBDA { return vjp_of_classes<k>(x, v, out, count); });
+}
+template <class T> INLINE ptrdiff_t narrow_losses(Columns<T> x, Columns<T> out, ptrdiff_t n, ptrdiff_t count, const Labels<T>& l) {
+    if constexpr (narrow_classes == 0) return 0;
+    else return losses_of_classes<narrow_classes>(x, out, n, count, l);
 }
 
 }}  // namespace
