@@ -39,6 +39,26 @@ def test_freed_memory_serves_the_next_result(shape: tuple[int]) -> None:
     assert (c == 3).all()
 
 
+def test_what_is_marked_as_free() -> None:
+    """Of two results freed one after the other the first: the last one goes to the next result as it is."""
+    pages = Path("/proc/self/smaps_rollup")
+    if not pages.exists():
+        pytest.skip("NOT TESTED: the system does not say which pages are marked as free")
+
+    def marked() -> int:
+        return int(pages.read_text().partition("LazyFree:")[2].split()[0]) * 1024
+
+    _memory.release()
+    a, b = _validate.new(SHAPE, np.dtype(float)), _validate.new(SHAPE, np.dtype(float))
+    a[:] = b[:] = 1
+    before, size = marked(), a.nbytes
+    del a
+    assert marked() < before + size // 2
+    del b
+    assert before + size // 2 < marked() < before + size * 3 // 2
+    _memory.release()
+
+
 @both_sizes
 def test_much_larger_blocks_are_not_used_for_less(shape: tuple[int]) -> None:
     _memory.release()
