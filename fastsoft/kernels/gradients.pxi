@@ -28,7 +28,7 @@ cdef inline void block_weigh(
     """WEIGH"""
     cdef floating zero = 0, scale, middle
     cdef Exact exact
-    cdef Py_ssize_t i, end, lanes = REGISTER // sizeof(floating), step = exp_vecs(zero, exact) * lanes
+    cdef Py_ssize_t i, end, lanes = REGISTER // sizeof(floating), step = exp_vecs * lanes
     cdef Py_ssize_t ahead = (p.last - p.first) * p.n  # the next group, as in block_sum
     cdef int r
     cdef const floating* x
@@ -37,7 +37,7 @@ cdef inline void block_weigh(
     cdef Shared[floating] s
     cdef Sums[floating] a, d
     cdef pair[floating] run
-    cdef Begun[floating, Exact] terms, next_terms
+    cdef Begun[floating] terms, next_terms
     if How is Plain:
         if are_few(p.n, zero):
             few_weighed(p[0], how, sums, dots)

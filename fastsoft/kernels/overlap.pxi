@@ -51,8 +51,7 @@ cdef inline void end_row(
     Stage[floating]* s, int r, Py_ssize_t n, Py_ssize_t done, How how, Which which
 ) noexcept nogil:
     """The last step of row r from class `done` on"""
-    cdef floating zero = 0
-    cdef int vecs = exp_vecs(zero, which)
+    cdef int vecs = exp_vecs
     cdef Py_ssize_t i, step = vecs * REGISTER // <int> sizeof(floating)
     cdef const floating* x = s.x[r]
     cdef floating* y = s.y[r]
@@ -100,9 +99,9 @@ cdef inline void sum_overlapped(
     const Shared[floating]* shared, How how, Which which, Sums[floating]* total
 ) noexcept nogil:
     """As rows_sum; with it the maxima of `next`, which has as many rows, and the last step of `last`, if it waits"""
-    cdef floating zero = 0, low = -INFINITY
+    cdef floating low = -INFINITY
     cdef int r
-    cdef Py_ssize_t start, skip, step = exp_vecs(zero, which) * REGISTER // <int> sizeof(floating)
+    cdef Py_ssize_t start, skip, step = exp_vecs * REGISTER // <int> sizeof(floating)
     cdef Shared[floating] s
     cdef Sums[floating] a
     cdef Beside[floating] b

@@ -45,8 +45,7 @@ cdef inline void block_sum(
     """Sums of exp(x_i - max) lane by lane, of the block that begins with class `start` of `count` rows of n classes, of
     which the first is row `row` of its group; the terms go to e if they are kept, else e, unless NULL, is asked for.
     All rows in one call: the constants stay in registers."""
-    cdef floating zero = 0
-    cdef int r, vecs = exp_vecs(zero, which)
+    cdef int r, vecs = exp_vecs
     cdef Py_ssize_t i, step = vecs * REGISTER // <Py_ssize_t> sizeof(floating), classes = min(n - start, BLOCK)
     cdef Py_ssize_t ahead = FAR // sizeof(floating)
     cdef bint many = classes >= many_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
@@ -54,7 +53,7 @@ cdef inline void block_sum(
     cdef floating* to
     cdef Shared[floating] s
     cdef Sums[floating] a
-    cdef Begun[floating, Which] now, next
+    cdef Begun[floating] now, next
     if count * n * <Py_ssize_t> sizeof(floating) <= FOLLOWING:
         ahead = count * n  # as a rule the next group, which is read at once then, for its maxima
     for r in range(count):

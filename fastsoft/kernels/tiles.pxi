@@ -36,7 +36,7 @@ cdef inline void tile_all(
     begin_tile(a, sum, n)
     while j < n:
         if ahead != NULL:
-            fetch(ahead[0], j, term_together)
+            fetch(ahead[0], j, exp_together)
         j += tile_exp_some(a, sum, x, j, n, s, how)
     total[0] = end_tile(a, sum, n)
 
@@ -53,7 +53,7 @@ cdef inline void tile_others(
     cdef Others others
     while j < n:
         if ahead != NULL:
-            fetch(ahead[0], j, term_together)
+            fetch(ahead[0], j, exp_together)
         j += tile_terms_some(<const floating*> x, terms, j, n, s, how, others)
     sum_of_others(<const floating*> terms, <const floating*> x, x if keep else <floating*> NULL, n, s, total[0])
 
@@ -70,9 +70,9 @@ cdef inline void tile_lanes(
         stop = min(n, start + BLOCK)
         for i in range(lanes):
             begin(block[i], n, which)
-        for j from start <= j < stop by term_together:
+        for j from start <= j < stop by exp_together:
             if ahead != NULL:
-                fetch(ahead[0], j, term_together)
+                fetch(ahead[0], j, exp_together)
             tile_lanes_some(block, x, keep, j, n, s, how, which)
         for i in range(lanes):
             finish(block[i], n, which, stop - start == BLOCK)

@@ -105,8 +105,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     void store(double*, bunch[double], ptrdiff_t left)
     int together
     int exp_together
-    int term_together
-    int exp_vecs[T, Which](T, Which)
+    int exp_vecs
     bint has_fma
     bint turns
     bint large_caches
@@ -180,11 +179,11 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     void set_shift[T, How](Shift[T]&, vec[T] max, vec[T] nan, const Factor&, How)
     void set_largest[T, How](Shift[T]&, How)
     void begin[T, Which](Sums[T]&, ptrdiff_t n, Which)
-    cppclass Begun "fastsoft::BegunSome"[T, Which]:
+    cppclass Begun "fastsoft::BegunSome"[T]:
         pass
-    void begin_terms[T, How, Which](Begun[T, Which]&, const T* x, ptrdiff_t left, const Shared[T]&, How, Which)
+    void begin_terms[T, How, Which](Begun[T]&, const T* x, ptrdiff_t left, const Shared[T]&, How, Which)
     void collect_last[T, How, Which](
-        Sums[T]&, const Begun[T, Which]&, const T* x, T* e, bint keep, ptrdiff_t left, const Shared[T]&, How, Which,
+        Sums[T]&, const Begun[T]&, const T* x, T* e, bint keep, ptrdiff_t left, const Shared[T]&, How, Which,
         bint many
     )
     cppclass Seam[T]:
@@ -218,7 +217,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         Shared[T] shared
         Log[T] log
     ptrdiff_t sum_alone[T, How, Which](
-        Sums[T]&, Begun[T, Which]&, const T* x, T* e, bint keep, ptrdiff_t i, ptrdiff_t stop, const Shared[T]&, How,
+        Sums[T]&, Begun[T]&, const T* x, T* e, bint keep, ptrdiff_t i, ptrdiff_t stop, const Shared[T]&, How,
         Which, bint many, ptrdiff_t ahead
     )
     void sum_block[T, How, Which](
@@ -340,11 +339,11 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         const pair[T]& mean, const pair[T]& minus
     )
     void weigh_last[T, How](
-        Sums[T]&, pair[T]& run, const Begun[T, Exact]&, const T* x, const T* v, T* y, ptrdiff_t left, const Shared[T]&,
+        Sums[T]&, pair[T]& run, const Begun[T]&, const T* x, const T* v, T* y, ptrdiff_t left, const Shared[T]&,
         How, T scale, T middle
     )
     ptrdiff_t weigh_steps[T, How](
-        Sums[T]&, pair[T]& run, Begun[T, Exact]&, const T* x, const T* v, T* y, ptrdiff_t i, ptrdiff_t end,
+        Sums[T]&, pair[T]& run, Begun[T]&, const T* x, const T* v, T* y, ptrdiff_t i, ptrdiff_t end,
         ptrdiff_t stop, const Shared[T]&, How, T scale, T middle, ptrdiff_t ahead
     )
     void turn_some[T, Way](const T* y, const T* v, T* z, ptrdiff_t left, const pair[T]& mean, Way, Seam[T]*)

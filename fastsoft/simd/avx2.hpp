@@ -10,7 +10,7 @@ typedef __m256d rd;
 typedef __m256 mf;
 typedef __m256d md;
 const bool has_fma = true;
-const int together = 1, exp_together = 2, term_together = 1;
+const int together = 1, exp_together = 2;
 const bool begins_next = false;
 const bool masks16 = false;
 const bool turns = true;  // rows into lanes by parts of a register

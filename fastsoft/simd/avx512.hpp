@@ -10,7 +10,7 @@ typedef __m512d rd;
 typedef __mmask16 mf;
 typedef __mmask8 md;
 const bool has_fma = true;
-const int together = 2, exp_together = 4, term_together = 4;
+const int together = 2, exp_together = 4;
 const bool begins_next = true;  // exp of some vecs before that of those before them has ended
 const bool masks16 = true;  // parts of registers of the types of 16 bits
 const bool turns = true;  // rows into lanes by parts of a register

@@ -49,7 +49,7 @@ INLINE void in_parts(Begun<T, part_at<V, U>>& first, const Begun<T, part_at<V, U
 // Rows of V vecs on their way through exp, up to row `end`; the first part of each begins before the last one of the row
 // before it has ended.
 template <int V, class T, class How, class Which> struct FewRows {
-    static constexpr int U = exp_vecs(T(), Which());
+    static constexpr int U = exp_vecs;
     const T* const* x;
     int end;
     ptrdiff_t n;

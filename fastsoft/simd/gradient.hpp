@@ -485,9 +485,9 @@ INLINE void weigh_last(Sums<T>& a, pair<T>& run, const Begun<T, U>& b, const T* 
     else weigh_terms(a, run, b, x, v, y, left, s, how, scale, middle);
 }
 template <class T, class How>
-INLINE ptrdiff_t weigh_steps(Sums<T>& a, pair<T>& run, BegunSome<T, Exact>& begun, const T* x, const T* v, T* y, ptrdiff_t i, ptrdiff_t end, ptrdiff_t stop, const Shared<T>& s, How how, T scale, T middle, ptrdiff_t ahead) {
-    constexpr int vecs = exp_vecs(T(), Exact());
-    return in_steps(begun, x, i, end, stop, s, how, Exact(), [&](const BegunSome<T, Exact>& terms, ptrdiff_t i) INLINE_LAMBDA {
+INLINE ptrdiff_t weigh_steps(Sums<T>& a, pair<T>& run, BegunSome<T>& begun, const T* x, const T* v, T* y, ptrdiff_t i, ptrdiff_t end, ptrdiff_t stop, const Shared<T>& s, How how, T scale, T middle, ptrdiff_t ahead) {
+    constexpr int vecs = exp_vecs;
+    return in_steps(begun, x, i, end, stop, s, how, Exact(), [&](const BegunSome<T>& terms, ptrdiff_t i) INLINE_LAMBDA {
         prefetch(x + i + ahead, vecs);
         prefetch(v + i + ahead, vecs);
         weigh_terms(a, run, terms, x + i, v + i, y + i, vecs * vec<T>::lanes, s, how, scale, middle);

@@ -5,7 +5,7 @@
 namespace fastsoft { namespace {
 
 const bool has_fma = false;
-const int together = 1, exp_together = 1, term_together = 1;
+const int together = 1, exp_together = 1;
 const bool begins_next = false;
 const bool masks16 = false;
 const bool turns = false;

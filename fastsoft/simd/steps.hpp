@@ -15,16 +15,13 @@ INLINE void collect_in_turn(Sums<T>& a, Term<T, U> e, vec<T, U> x, const Shared<
     }
     for (int k = 0; k < U; k++) collect(a, part(e, k), part(x, k), s, which);
 }
-// How many vecs of a row go through exp side by side; exp waits for itself, and only those fill the pipelines. Where their
-// sums ask for many registers as well, and where exp is short, term_together: fewer, if registers are few. Where they are
-// many, two and the first step of the next two: a shorter wait than that of four.
-template <class T, class Which> constexpr int exp_vecs(T, Which) {
-    return begins_next ? 2 : std::is_same<Which, Exact>::value || (sizeof(T) == 4 && std::is_same<Which, All>::value) ? term_together : exp_together;
-}
+// How many vecs of a row go through exp side by side: exp waits for itself, and only those fill the pipelines. Where
+// registers are many, two and the first step of the next two: a shorter wait than that of four.
+const int exp_vecs = begins_next ? 2 : exp_together;
 // Logits on their way through exp, after the first step; unless begins_next nothing, and all is done in the second one.
 struct Nothing {};
 template <class T, int U> struct Begun { std::conditional_t<begins_next, Reduced<T, U>, Nothing> first; };
-template <class T, class Which> using BegunSome = Begun<T, exp_vecs(T(), Which())>;
+template <class T> using BegunSome = Begun<T, exp_vecs>;
 template <class T, class How, class Which, int U>
 INLINE void begin_terms(Begun<T, U>& b, const T* x, ptrdiff_t left, const Shared<T>& s, How how, Which which) {
     if constexpr (begins_next) b.first = reduced(load_some<U>(x, left, -std::numeric_limits<T>::infinity()), s, how, which);
@@ -88,12 +85,12 @@ INLINE void log_some(const T* x, T* y, ptrdiff_t left, int vecs, const Log<T>& l
 // Steps of whole vecs from class i on as far as they end before `end`, in a row that ends at `stop`; how far that is.
 // one(terms, i) is done for each; if begins_next, they are taken two at a time, with two(i) after both.
 template <class T, class How, class Which, class One, class Two>
-INLINE ptrdiff_t in_steps(BegunSome<T, Which>& begun, const T* x, ptrdiff_t i, ptrdiff_t end, ptrdiff_t stop, const Shared<T>& s, How how, Which which, One one, Two two) {
-    constexpr ptrdiff_t step = exp_vecs(T(), Which()) * vec<T>::lanes;
+INLINE ptrdiff_t in_steps(BegunSome<T>& begun, const T* x, ptrdiff_t i, ptrdiff_t end, ptrdiff_t stop, const Shared<T>& s, How how, Which which, One one, Two two) {
+    constexpr ptrdiff_t step = exp_vecs * vec<T>::lanes;
     if constexpr (!begins_next)
         for (; i + step <= end; i += step) one(begun, i);
     else for (; i + 2 * step <= end; i += 2 * step) {
-        BegunSome<T, Which> odd;
+        BegunSome<T> odd;
         begin_terms(odd, x + i + step, step, s, how, which);
         one(begun, i);
         begin_terms(begun, x + i + 2 * step, stop - i - 2 * step, s, how, which);
@@ -105,10 +102,10 @@ INLINE ptrdiff_t in_steps(BegunSome<T, Which>& begun, const T* x, ptrdiff_t i, p
 const ptrdiff_t near_bytes = 2048;  // by which what comes next is fetched into the nearest cache
 // Sums without anything beside them; fetched is what comes `ahead` numbers later, and e.
 template <class T, class How, class Which>
-INLINE ptrdiff_t sum_alone(Sums<T>& a, BegunSome<T, Which>& begun, const T* x, T* e, bool keep, ptrdiff_t i, ptrdiff_t stop, const Shared<T>& s, How how, Which which, bool many, ptrdiff_t ahead) {
-    constexpr int vecs = exp_vecs(T(), Which());
+INLINE ptrdiff_t sum_alone(Sums<T>& a, BegunSome<T>& begun, const T* x, T* e, bool keep, ptrdiff_t i, ptrdiff_t stop, const Shared<T>& s, How how, Which which, bool many, ptrdiff_t ahead) {
+    constexpr int vecs = exp_vecs;
     const ptrdiff_t near = near_bytes / sizeof(T);
-    return in_steps(begun, x, i, stop, stop, s, how, which, [&](const BegunSome<T, Which>& terms, ptrdiff_t i) INLINE_LAMBDA {
+    return in_steps(begun, x, i, stop, stop, s, how, which, [&](const BegunSome<T>& terms, ptrdiff_t i) INLINE_LAMBDA {
         prefetch(x + i + ahead, vecs);
         if (keep && i + near < stop) prefetch_to_write(e + i + near, vecs);  // beyond it may lie what another thread writes
         else if (e) prefetch_to_write(e + i, vecs);
@@ -137,9 +134,9 @@ INLINE void end_steps(const Beside<T>& b, ptrdiff_t i, ptrdiff_t left, int vecs,
     log_some(b.from + i, b.y + i, left, vecs, b.log, b.shared, how, seam);
 }
 template <class T, class How, class Which, class Way>
-INLINE ptrdiff_t sum_beside(Sums<T>& a, BegunSome<T, Which>& begun, const T* x, T* e, ptrdiff_t i, ptrdiff_t end, ptrdiff_t stop, const Shared<T>& s, How how, Which which, bool many, Beside<T>& b, Way) {
+INLINE ptrdiff_t sum_beside(Sums<T>& a, BegunSome<T>& begun, const T* x, T* e, ptrdiff_t i, ptrdiff_t end, ptrdiff_t stop, const Shared<T>& s, How how, Which which, bool many, Beside<T>& b, Way) {
     constexpr bool keeps = std::is_same<Which, All>::value, past = std::is_same<Way, Past>::value, any = std::is_same<Way, Any>::value;
-    constexpr int vecs = exp_vecs(T(), Which());
+    constexpr int vecs = exp_vecs;
     constexpr ptrdiff_t step = vecs * vec<T>::lanes;
     const auto beside = [&](ptrdiff_t i, int steps) INLINE_LAMBDA {
         if (past || any) max_some(b.top, b.following + i, steps * step, steps * vecs);
@@ -159,7 +156,7 @@ INLINE ptrdiff_t sum_beside(Sums<T>& a, BegunSome<T, Which>& begun, const T* x, 
         return i;
     }
     begin_terms(begun, x + i, stop - i, s, how, which);
-    return in_steps(begun, x, i, end, stop, s, how, which, [&](const BegunSome<T, Which>& terms, ptrdiff_t i) INLINE_LAMBDA {
+    return in_steps(begun, x, i, end, stop, s, how, which, [&](const BegunSome<T>& terms, ptrdiff_t i) INLINE_LAMBDA {
         prefetch((const char*)(b.following + i) + b.ahead, vecs);
         if (keeps) prefetch_to_write(e + i + near_bytes / (ptrdiff_t)sizeof(T), vecs);
         if (!past && !any) beside(i, 1);
@@ -172,11 +169,11 @@ INLINE ptrdiff_t sum_beside(Sums<T>& a, BegunSome<T, Which>& begun, const T* x, 
 // The sums of classes start .. stop of a row of n, and what goes on beside them.
 template <class T, class How, class Which>
 INLINE void sum_block(Sums<T>& a, const T* x, T* e, ptrdiff_t start, ptrdiff_t stop, ptrdiff_t n, const Shared<T>& s, How how, Which which, Beside<T>& b) {
-    constexpr int vecs = exp_vecs(T(), Which());
+    constexpr int vecs = exp_vecs;
     constexpr ptrdiff_t step = vecs * vec<T>::lanes;
     const ptrdiff_t end = stop < b.room ? stop : b.room;
     const bool many = n >= many_vecs * vec<T>::lanes;
-    BegunSome<T, Which> next;
+    BegunSome<T> next;
     begin(a, n, which);
     ptrdiff_t i;
     if constexpr (!begins_next) i = sum_beside(a, next, x, e, start, b.room ? end : stop, stop, s, how, which, many, b, Any());
@@ -184,7 +181,7 @@ INLINE void sum_block(Sums<T>& a, const T* x, T* e, ptrdiff_t start, ptrdiff_t s
     else if (b.seam) i = sum_beside(a, next, x, e, start, end, stop, s, how, which, many, b, Past());
     else i = sum_beside(a, next, x, e, start, end, stop, s, how, which, many, b, Near());
     for (; i < stop; i += step) {
-        const BegunSome<T, Which> terms = next;
+        const BegunSome<T> terms = next;
         begin_terms(next, x + i + step, stop - i - step, s, how, which);
         prefetch((const char*)(b.following + i) + b.ahead, vecs);
         if (i + step <= end) end_steps(b, i, step, vecs, how, which, b.seam);

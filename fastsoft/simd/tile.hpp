@@ -262,11 +262,11 @@ template <class T> INLINE Sums<T> end_tile(const TileSums<T>& a, vec<T> hi, ptrd
 
 // Calls f(count) for as many of the classes from j on as go through exp together; how many that were.
 template <class F> INLINE ptrdiff_t some_classes(ptrdiff_t j, ptrdiff_t n, F f) {
-    if (j + term_together <= n) {
-        f(std::integral_constant<int, term_together>());
-        return term_together;
+    if (j + exp_together <= n) {
+        f(std::integral_constant<int, exp_together>());
+        return exp_together;
     }
-    if (term_together > 2 && j + 2 <= n) {
+    if (exp_together > 2 && j + 2 <= n) {
         f(std::integral_constant<int, 2>());
         return 2;
     }
@@ -295,15 +295,15 @@ INLINE ptrdiff_t tile_terms_some(const T* x, T* e, ptrdiff_t j, ptrdiff_t n, con
         store(e + j * lanes, value(shifted_term(v, s, how, which)), count * lanes);
     });
 }
-// exp(x_j - max), in place of x if wanted, of term_together classes from class j on, if they are there, each added to the
+// exp(x_j - max), in place of x if wanted, of exp_together classes from class j on, if they are there, each added to the
 // sums of its lane.
 template <class T, class How, class Which>
 INLINE void tile_lanes_some(Sums<T>* lane, T* x, bool keep, ptrdiff_t j, ptrdiff_t n, const Shared<T>& s, How how, Which which) {
     const ptrdiff_t lanes = vec<T>::lanes, left = (n - j) * lanes;
     Sums<T>* own = lane + j % lanes;
-    Sums<T, term_together> a;
-    const vec<T, term_together> v = load_some<term_together>(x + j * lanes, left, -std::numeric_limits<T>::infinity());
-    const Term<T, term_together> e = shifted_term(v, s, how, which);
+    Sums<T, exp_together> a;
+    const vec<T, exp_together> v = load_some<exp_together>(x + j * lanes, left, -std::numeric_limits<T>::infinity());
+    const Term<T, exp_together> e = shifted_term(v, s, how, which);
     if (keep) store(x + j * lanes, value(e), left);
     put_together(own, a, which);
     collect(a, e, v, s, which);

@@ -37,7 +37,7 @@ template <class T, int U = 1> struct vec {
 template <class T, int U = 1> struct mask {
     typename isa<T>::mask r[vec<T, U>::regs];
 };
-template <class T> using bunch = vec<T, together>;  // as many as suit the instruction set; for exp_together and term_together see exp_vecs
+template <class T> using bunch = vec<T, together>;  // as many as suit the instruction set; exp_together: those that go through exp side by side
 // One line for each register; the count is known when compiling.
 #define EACH for (int i = 0; i < vec<T, U>::regs; i++)
 #define TV template <class T, int U> INLINE vec<T, U>
