@@ -255,44 +255,42 @@ APART void sum_column(T* x, const T* v, ptrdiff_t n, const Shared<T>& shared, Wh
     other = others[0];
 }
 
-// As apply_vjp, of columns first .. first + columns, at most logit_vecs; scratch holds 2 n logit_vecs vecs. How many columns
-// are done.
-template <class T>
-APART ptrdiff_t vjp_of_columns(Columns<T> x, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past, T* scratch) {
+// z of columns first .. first + columns, at most logit_vecs: sum(logits, t, shift, of) sets what turned_by asks for of the t-th
+// vec, and says whether that is in order. Scratch holds 2 n logit_vecs vecs. How many columns are done.
+template <class Of, class T, class Sum>
+INLINE ptrdiff_t turn_columns(Columns<T> x, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past, T* scratch, Sum sum) {
     if constexpr (logit_vecs == 0) return 0;
     else {
         LogitColumns<T> a(x, v, n, first, columns, scratch);
-        Vjp<T> of[logit_vecs];
-        const ptrdiff_t done = a.in_order([&](ptrdiff_t t, const Shift<T>& shift) INLINE_LAMBDA {
-            const vec<T> most = a.tops[t].most, unit = unit_scale(most), up = power_of_two(fill(T(0)) - exponent(unit));
-            WeighedSum<T> weighed = {unit, a.tops[t].middle * unit};
-            Sums<T> sum, dot;
-            if (any(equal(product_scale(most), fill(small_scale(T()))))) return false;
-            sum_column(a.x_of(t), a.v_of(t), n, shift.each, Exact(), weighed, sum, dot);
-            set_vjp(of[t], sum, scaled_by(dot, up), shift, fill(T(1)), weighed.middle * up, Factor{1, 0, 1});
-            return all_finite(of[t].mean.hi + of[t].factor.hi);
-        });
+        Of of[logit_vecs];
+        const ptrdiff_t done = a.in_order([&](ptrdiff_t t, const Shift<T>& shift) INLINE_LAMBDA { return sum(a, t, shift, of[t]); });
         a.put(z, done, past, of);
         return done;
     }
 }
-// As apply_log_vjp, likewise.
+// As apply_vjp.
+template <class T>
+APART ptrdiff_t vjp_of_columns(Columns<T> x, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past, T* scratch) {
+    return turn_columns<Vjp<T>>(x, v, z, n, first, columns, past, scratch, [n](auto& a, ptrdiff_t t, const Shift<T>& shift, Vjp<T>& of) INLINE_LAMBDA {
+        const vec<T> most = a.tops[t].most, unit = unit_scale(most), up = power_of_two(fill(T(0)) - exponent(unit));
+        WeighedSum<T> weighed = {unit, a.tops[t].middle * unit};
+        Sums<T> sum, dot;
+        if (any(equal(product_scale(most), fill(small_scale(T()))))) return false;
+        sum_column(a.x_of(t), a.v_of(t), n, shift.each, Exact(), weighed, sum, dot);
+        set_vjp(of, sum, scaled_by(dot, up), shift, fill(T(1)), weighed.middle * up, Factor{1, 0, 1});
+        return all_finite(of.mean.hi + of.factor.hi);
+    });
+}
+// As apply_log_vjp.
 template <class T>
 APART ptrdiff_t log_vjp_of_columns(Columns<T> x, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past, T* scratch) {
-    if constexpr (logit_vecs == 0) return 0;
-    else {
-        LogitColumns<T> a(x, v, n, first, columns, scratch);
-        LogVjp<T> of[logit_vecs];
-        const ptrdiff_t done = a.in_order([&](ptrdiff_t t, const Shift<T>& shift) INLINE_LAMBDA {
-            PlainSum<T> plain;
-            Sums<T> sum, total;
-            sum_column(a.x_of(t), a.v_of(t), n, shift.each, Others(), plain, sum, total);
-            set_log_vjp(of[t], sum, total, shift, a.tops[t].middle, fill(T(1)), Factor{1, 0, 1});
-            return all_moderate(plain.most) && all_finite(of[t].factor.hi + of[t].minus.hi);
-        });
-        a.put(z, done, past, of);
-        return done;
-    }
+    return turn_columns<LogVjp<T>>(x, v, z, n, first, columns, past, scratch, [n](auto& a, ptrdiff_t t, const Shift<T>& shift, LogVjp<T>& of) INLINE_LAMBDA {
+        PlainSum<T> plain;
+        Sums<T> sum, total;
+        sum_column(a.x_of(t), a.v_of(t), n, shift.each, Others(), plain, sum, total);
+        set_log_vjp(of, sum, total, shift, a.tops[t].middle, fill(T(1)), Factor{1, 0, 1});
+        return all_moderate(plain.most) && all_finite(of.factor.hi + of.minus.hi);
+    });
 }
 
 }}  // namespace
