@@ -368,12 +368,13 @@ def test_small_beside_large_weights(isa: str, dtype: str, n: int) -> None:
 
 
 @elementwise
+@pytest.mark.parametrize(("n", "megabytes"), [(10, 3), (21, 3), (37, 20)])
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_columns_larger_than_the_caches(op: Operation, isa: str, dtype: str) -> None:
-    """Some 20 MB in columns, whose lines of memory begin together, and wherever: what parts of them give."""
+def test_columns_larger_than_the_caches(op: Operation, isa: str, dtype: str, n: int, megabytes: int) -> None:
+    """Many columns, whose lines of memory begin together, and wherever: what parts of them give."""
     number = dtype_of(dtype)
-    times = (20 << 20) // number.itemsize // 37 // 192
-    few = op.arguments(np.ascontiguousarray(assorted((192, 37), number).T), 0)
+    times = (megabytes << 20) // number.itemsize // n // 192
+    few = op.arguments(np.ascontiguousarray(assorted((192, n), number).T), 0)
     arguments = [np.tile(a, (1, times) if a.ndim == 2 else times) for a in few]
     want = np.tile(given(op, *few, axis=0), (1, times))
     for shift in (0, number.itemsize, 16):

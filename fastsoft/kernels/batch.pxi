@@ -5,6 +5,9 @@ cdef enum:
     STREAM = 16777216  # bytes of result from which it is written past the caches
     PANEL = 262144  # bytes of the tiles that are read side by side
     NEARBY = 1048576  # bytes of an array up to which long runs of it need not be read
+    NARROW = 64  # classes up to which a panel has few tiles, so that the next one is fetched as a whole
+    FEW_STREAMS = 16  # classes that can be gone through at once, each of them in several lines of memory
+    PAGE = 4096
     COLUMNS = 16  # from which they are not turned into rows, unless these are short
     FEW_COLUMNS = 3  # the same where the tile, most of it empty, stays in the caches
     FEW_CLASSES = 4096
@@ -24,13 +27,18 @@ cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
     cdef Py_ssize_t lanes = REGISTER // max(itemsize, <Py_ssize_t> sizeof(float))
     cdef bint enough = b.rows >= (lanes if b.n > lanes else lanes // 2)
     cdef bint are_short = b.n <= (TURNED if turns and itemsize == sizeof(float) else SHORT)
-    if are_short and enough and goes_short(b.op.kind) and not makes_targets(b):
-        return b.op.how == PLAIN and (b.n <= SHORT or (b.op.kind < VJP_FROM_OUTPUT and b.n % lanes != 0))
-    if b.op.kind > LOGSUMEXP and b.op.kind != JACOBIAN and (b.op.kind != DIAGONAL or b.op.how != PLAIN):
+    cdef bint turning = b.x_step == itemsize and b.op.kind < VJP_FROM_OUTPUT
+    cdef bint of_any_length = b.op.kind <= LOGSUMEXP or (b.op.kind == LABELS and b.n <= LONG)
+    if goes_short(b.op.kind):
+        if b.op.how != PLAIN or makes_targets(b):
+            return False
+        if enough and (b.n <= SHORT or (are_short and turning and b.n % lanes != 0)):
+            return True
+    elif b.op.kind > LOGSUMEXP and b.op.kind != JACOBIAN and (b.op.kind != DIAGONAL or b.op.how != PLAIN):
         return False
-    if enough and are_short:
+    elif enough and are_short:
         return b.op.kind != SOFTMAX or not of_whole_vecs(b, itemsize, lanes)
-    if b.op.kind > LOGSUMEXP or last != itemsize or b.x_step == itemsize:
+    if not of_any_length or last != itemsize or b.x_step == itemsize:
         return False
     return b.shape[b.ndim - 1] >= (FEW_COLUMNS if b.n <= FEW_CLASSES else COLUMNS)
 
@@ -52,8 +60,10 @@ cdef inline bint is_nearby(const Batch* b, element* unused) noexcept nogil:
 
 
 cdef inline int tiles_together(const Batch* b, element* unused) noexcept nogil:
-    """Tiles that are read, and written, side by side: long runs of memory, but no more than the caches hold"""
-    cdef Py_ssize_t most = TILES if b.n <= SHORT or is_nearby(b, unused) else PANEL_TILES
+    """Tiles that are read, and written, side by side: long runs of memory, but no more than the caches hold; few where
+    the next panel is fetched, for which there is no room where classes lie whole pages apart"""
+    cdef Py_ssize_t narrow = NARROW if b.x_step % PAGE != 0 else FEW_STREAMS
+    cdef Py_ssize_t most = TILES if b.n <= narrow or b.v != NULL or is_nearby(b, unused) else PANEL_TILES
     return <int> max(1, min(most, PANEL // (max(b.n, 1) * REGISTER)))
 
 

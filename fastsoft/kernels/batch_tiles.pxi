@@ -2,9 +2,7 @@
 # as are read and written in long runs of memory.
 
 cdef enum:
-    PAGE = 4096
     FORESEEN = 4194304  # bytes of an array up to which the hardware fetches ahead well enough
-    FEW_STREAMS = 16  # classes up to which fewer columns go side by side: there are arrays enough to go through at once
     FOLLOW = 32  # tiles that must follow for some columns to go before a line
 
 
@@ -126,11 +124,14 @@ cdef inline void short_tiles(
     cdef int c, lanes = REGISTER // sizeof(floating)
     cdef bint foreseen = i + count >= stop or b.rows * b.n * <Py_ssize_t> sizeof(element) <= FORESEEN
     cdef floating* second = scratch + TILES * b.n * lanes
+    cdef vec[floating] top[TILES]
     for c from 0 <= c < count by lanes:
         tile_in(b, b.x, b.x_stride, b.x_step, i + c, min(lanes, count - c), scratch + c * b.n, foreseen, unused)
         if b.v != NULL:
             tile_in(b, b.v, b.v_stride, b.v_step, i + c, min(lanes, count - c), second + c * b.n, foreseen, unused)
-    if apply_short_tiles(scratch, second, b.n, b.n * lanes, count, &b.op, i, b.out != NULL):
+    for c from 0 <= c < count by lanes:
+        top[c // lanes] = tile_max(<const floating*> scratch + c * b.n, b.n)
+    if apply_short_tiles(scratch, second, b.n, b.n * lanes, count, &top[0], &b.op, i, b.out != NULL, NULL):
         for c from 0 <= c < (count if b.out != NULL else 0) by lanes:
             tile_out(b, i + c, min(lanes, count - c), scratch + c * b.n, foreseen, NULL, unused)
     elif count <= lanes:
@@ -169,38 +170,75 @@ cdef inline const Ahead* next_panel(
 ) noexcept nogil:
     """What lies after the `count` tiles from row i on, to be fetched; NULL for long runs of memory, which the CPU
     foresees itself, for what the caches hold already, or do not hold, and where all of it would fall into a few of
-    their sets"""
+    their sets; also where few classes are only read, which read_panel fetches well enough"""
     cdef Py_ssize_t width = REGISTER // max(sizeof(element), sizeof(float)) * sizeof(element), t
-    if not large_caches or count == PANEL_TILES or results_of(b) == 1 or b.stream or b.x_step % PAGE == 0:
+    cdef bint writes = results_of(b) == b.n and (not b.stream or b.out_step % REGISTER != 0)
+    if not large_caches or count == PANEL_TILES or b.x_step % PAGE == 0 or is_nearby(b, unused):
         return NULL
-    if is_nearby(b, unused):
+    if b.n < FEW_STREAMS and not writes:
         return NULL
     for t in range(count):  # it may lie beyond
-        ahead[t].x = b.x + offset(b, b.x_stride, i) + (count + t) * width
-        ahead[t].out = b.out + offset(b, b.out_stride, i) + t * width
-        ahead[t].x_step, ahead[t].out_step = b.x_step, b.out_step
+        ahead[t].x, ahead[t].x_step = b.x + offset(b, b.x_stride, i) + (count + t) * width, b.x_step
+        ahead[t].v, ahead[t].v_step = ahead[t].x, b.x_step  # what is not there is not fetched, but x once more
+        ahead[t].out, ahead[t].out_step = <char*> ahead[t].x, b.x_step
+        if b.v != NULL:
+            ahead[t].v, ahead[t].v_step = b.v + offset(b, b.v_stride, i) + (count + t) * width, b.v_step
+        if writes:
+            ahead[t].out, ahead[t].out_step = b.out + offset(b, b.out_stride, i) + t * width, b.out_step
         ahead[t].far = True
     return ahead
+
+
+cdef inline bint in_columns(const Batch* b, element* unused) noexcept nogil:
+    """Whether rows lie next to each other, class by class, in all arrays; out may be none"""
+    cdef Py_ssize_t last = b.ndim - 1, size = sizeof(element)
+    if last < 0 or b.x_step == size or b.x_stride[last] != size or b.where != NULL:
+        return False
+    return (b.out == NULL or b.out_stride[last] == size) and (b.v == NULL or b.v_stride[last] == size)
+
+
+cdef inline bint apply_panel(
+    const Batch* b, Py_ssize_t i, Py_ssize_t rows, floating* x, const floating* v, const vec[floating]* top,
+    pair[floating]* factor, const Ahead* ahead
+) noexcept nogil:
+    """The tiles of rows i .. i + rows in place, of softmax still to be multiplied by the factors; false, and they are
+    lost, where some_tiles or short_tiles has to do them"""
+    cdef Py_ssize_t lanes = REGISTER // sizeof(floating), apart = tile_apart(b.n) * lanes, some
+    cdef int t, count = <int> ((rows + lanes - 1) // lanes)
+    for t in range(count):
+        if any(beyond_reach(top[t], <floating> b.op.factor.hi)):
+            return False
+    for t from 0 <= t < count by TILES:
+        some = min(TILES * lanes, rows - t * lanes)
+        if not goes_short(b.op.kind):
+            near_tiles(
+                x + t * apart, b.n, apart, <int> min(TILES, count - t), top + t, factor + t, &b.op, of_tile(ahead, t)
+            )
+        elif not apply_short_tiles(
+            x + t * apart, v + t * apart, b.n, apart, <int> some, top + t, &b.op, i + t * lanes, b.out != NULL,
+            of_tile(ahead, t)
+        ):
+            return False
+    return True
 
 
 cdef inline int panel(
     const Batch* b, Py_ssize_t i, Py_ssize_t stop, floating* scratch, element* unused
 ) noexcept nogil:
     """Tiles from row i on whose rows lie next to each other, read and written side by side, class by class, the last
-    one in part if nothing else would fill it; how many rows that were, 0 if some_tiles is due"""
+    one in part if nothing else would fill it; how many rows that were, 0 if some_tiles or short_tiles is due"""
     cdef Py_ssize_t rows, left, lanes = REGISTER // sizeof(floating), apart = tile_apart(b.n) * lanes
-    cdef Py_ssize_t results = results_of(b), size = sizeof(element)
+    cdef Py_ssize_t results = results_of(b)
     cdef vec[floating] top[PANEL_TILES]
+    cdef vec[floating] v_top[PANEL_TILES]  # of no use
     cdef pair[floating] factor[PANEL_TILES]
     cdef Ahead[PANEL_TILES] room
-    cdef const Ahead* ahead
+    cdef floating* second = scratch + TILES * apart
     cdef const pair[floating]* by = NULL
-    cdef int last = b.ndim - 1, count, t
-    cdef bint past, beyond = False
+    cdef int count
+    cdef bint past, near  # so that the next panel is fetched, and not only its next classes
     cdef element* out
-    if goes_short(b.op.kind) or last < 0 or b.x_step == size or b.where != NULL:
-        return 0
-    if b.x_stride[last] != size or b.out_stride[last] != size:
+    if b.op.how == WIDE or not in_columns(b, unused):
         return 0
     rows = min(tiles_together(b, unused) * lanes, side_by_side(b, i, stop, unused))
     if rows > evenly_from(b, i, stop):
@@ -209,25 +247,24 @@ cdef inline int panel(
         return 0
     count = <int> ((rows + lanes - 1) // lanes)
     left = rows - (count - 1) * lanes
+    near = count * b.n <= TILES * (SHORT if is_nearby(b, unused) else NARROW)
     if not (floating is double and element is not double) and not (floating is float and element is double):
         read_panel(
-            <const element*> (b.x + offset(b, b.x_stride, i)), b.x_step, b.n, count, left, scratch, apart, top
+            <const element*> (b.x + offset(b, b.x_stride, i)), b.x_step, b.n, count, left, scratch, apart, top, near
         )
-        for t in range(count):
-            beyond |= any(beyond_reach(top[t], <floating> b.op.factor.hi))
-        if b.op.how == WIDE or beyond:
-            return 0
-        ahead = next_panel(b, i, count, room, unused)
-        for t from 0 <= t < count by TILES:
-            near_tiles(
-                scratch + t * apart, b.n, apart, <int> min(TILES, count - t), &top[t], &factor[t], &b.op,
-                of_tile(ahead, t)
+        if b.v != NULL:
+            read_panel(
+                <const element*> (b.v + offset(b, b.v_stride, i)), b.v_step, b.n, count, left, second, apart, v_top,
+                near
             )
+        if not apply_panel(b, i, rows, scratch, second, top, factor, next_panel(b, i, count, room, unused)):
+            return 0
         if b.op.kind == SOFTMAX:
             by = factor
-        out = <element*> (b.out + offset(b, b.out_stride, i))
-        past = b.stream and results > 1 and b.out_step % REGISTER == 0 and <uintptr_t> out % REGISTER == 0
-        write_panel(<const floating*> scratch, apart, results, count, left, by, out, b.out_step, past)
+        if results > 0:
+            out = <element*> (b.out + offset(b, b.out_stride, i))
+            past = b.stream and results > 1 and b.out_step % REGISTER == 0 and <uintptr_t> out % REGISTER == 0
+            write_panel(<const floating*> scratch, apart, results, count, left, by, out, b.out_step, past, near)
     return <int> rows
 
 
@@ -254,10 +291,7 @@ cdef inline bint set_columns(
     const Batch* b, Py_ssize_t i, Columns[element]* x, Columns[element]* v, Columns[element]* out
 ) noexcept nogil:
     """Columns from row i on, where they lie side by side in all arrays; out may be none"""
-    cdef Py_ssize_t last = b.ndim - 1, size = sizeof(element)
-    if last < 0 or b.x_step == size or b.x_stride[last] != size or (b.out != NULL and b.out_stride[last] != size):
-        return False
-    if b.where != NULL or b.op.how != PLAIN or (b.v != NULL and b.v_stride[last] != size):
+    if b.op.how != PLAIN or not in_columns(b, <element*> NULL):
         return False
     x.first, x.step = b.x + offset(b, b.x_stride, i), b.x_step
     out.first, out.step = b.out + offset(b, b.out_stride, i) if b.out != NULL else b.out, b.out_step

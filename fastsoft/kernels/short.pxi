@@ -2,6 +2,10 @@
 # gives, bit for bit, and only where nothing is out of the ordinary; else they give up, and gradients.pxi does the rows.
 # As in apply_tiles, the tiles are `size` numbers apart and go step by step.
 
+cdef enum:
+    FEW_LABELS = 16  # classes up to which looking at all of them is faster than picking numbers
+
+
 cdef inline bint goes_short(Kind kind) noexcept nogil:
     if kind == LABELS or kind == TARGETS:
         return True
@@ -12,9 +16,15 @@ cdef inline vec[floating] class_of(
     const floating* x, vec[floating] label, Py_ssize_t n
 ) noexcept nogil:
     """x at each row's label, at class 0 where that is none"""
-    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef Py_ssize_t j, r, lanes = REGISTER // sizeof(floating)
     cdef floating zero = 0, one = 1
+    cdef floating[16] number
     cdef vec[floating] here = fill(zero), found = load(x, lanes, zero)
+    if n > FEW_LABELS:
+        store(number, label, lanes)
+        for r in range(lanes):
+            number[r] = x[<Py_ssize_t> max(number[r], 0) * lanes + r]
+        return load(number, lanes, zero)
     for j in range(1, n):
         here = here + fill(one)
         found = choose(equal(label, here), load(x + j * lanes, lanes, zero), found)
@@ -90,7 +100,7 @@ cdef inline void find_dominant(
 
 cdef inline void tile_weighed(
     floating* x, const floating* v, Py_ssize_t n, const Shared[floating]* shared, vec[floating] scale,
-    vec[floating] middle, Sums[floating]* total, Sums[floating]* dot
+    vec[floating] middle, const Ahead* ahead, Sums[floating]* total, Sums[floating]* dot
 ) noexcept nogil:
     """e = exp(x_j - max) in place of x; sums of e, and of e (v scale - middle), e before it is rounded"""
     cdef Py_ssize_t j = 0
@@ -100,6 +110,8 @@ cdef inline void tile_weighed(
     begin_tile(sums, sum_hi, n)
     begin_tile(dots, dot_hi, n)
     while j < n:
+        if ahead != NULL:
+            fetch(ahead[0], j, exp_together)
         j += weigh_some_classes(sums, dots, sum_hi, dot_hi, x, v, j, n, s, scale, middle)
     total[0] = end_tile(sums, sum_hi, n)
     dot[0] = end_tile(dots, dot_hi, n)
@@ -107,7 +119,7 @@ cdef inline void tile_weighed(
 
 cdef inline bint vjp_tiles(
     floating* x, const floating* v, Py_ssize_t n, Py_ssize_t size, int count, const Shift[floating]* s,
-    const vec[floating]* top, const Operation* op
+    const vec[floating]* top, const Operation* op, const Ahead* ahead
 ) noexcept nogil:
     """As apply_vjp, in place of x"""
     cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
@@ -126,7 +138,7 @@ cdef inline bint vjp_tiles(
         unit = unit_scale(largest)
         up = power_of_two(fill(zero) - exponent(unit))
         middle[t] = middle[t] * unit
-        tile_weighed(x + t * size, v + t * size, n, &s[t].each, unit, middle[t], &sums[t], &dots[t])
+        tile_weighed(x + t * size, v + t * size, n, &s[t].each, unit, middle[t], of_tile(ahead, t), &sums[t], &dots[t])
         dots[t] = scaled_by(dots[t], up)
         middle[t] = middle[t] * up  # as in apply_vjp what it had below the smallest number is lost
     beyond = fill(zero)
@@ -146,7 +158,7 @@ cdef inline bint vjp_tiles(
 
 cdef inline bint log_vjp_tiles(
     floating* x, const floating* v, Py_ssize_t n, Py_ssize_t size, int count, const Shift[floating]* s,
-    const vec[floating]* top, const Operation* op
+    const vec[floating]* top, const Operation* op, const Ahead* ahead
 ) noexcept nogil:
     """As apply_log_vjp, in place of x"""
     cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
@@ -166,7 +178,7 @@ cdef inline bint log_vjp_tiles(
         if not all_moderate(largest):
             return False
     for t in range(count):
-        tile_sum(x + t * size, True, n, &s[t].each, plain, others, NULL, &sums[t])
+        tile_sum(x + t * size, True, n, &s[t].each, plain, others, of_tile(ahead, t), &sums[t])
     for t in range(count):
         set_log_vjp(a[t], sums[t], total[t], s[t], middle[t], fill(one), op.factor)
         beyond = beyond + (a[t].factor.hi + a[t].minus.hi)
@@ -183,7 +195,7 @@ cdef inline bint log_vjp_tiles(
 
 cdef inline bint loss_tiles(
     floating* x, Py_ssize_t n, Py_ssize_t size, int rows, int count, const Shift[floating]* s, const Operation* op,
-    Py_ssize_t row, bint gradient
+    Py_ssize_t row, bint gradient, const Ahead* ahead
 ) noexcept nogil:
     """As apply_loss, with labels: the losses of rows row .. row + rows, and the gradient, if wanted, in place of x"""
     cdef const double* weights = op.row_weights
@@ -198,13 +210,14 @@ cdef inline bint loss_tiles(
     cdef Label[floating] own[TILES]
     cdef vec[floating] label[TILES]
     cdef vec[floating] here, w, beyond = fill(zero), ignored = fill(-one)
+    cdef pair[floating] factor
     for t in range(count):
         if weights != NULL:
             weights = op.row_weights + row + t * lanes
         take_labels(op.labels + row + t * lanes, weights, rows - t * lanes, n, label[t], own[t].weight)
         own[t].x = class_of(<const floating*> x + t * size, label[t], n)
     for t in range(count):
-        tile_sum(x + t * size, True, n, &s[t].each, plain, others, NULL, &sums[t])
+        tile_sum(x + t * size, gradient, n, &s[t].each, plain, others, of_tile(ahead, t), &sums[t])
     log_of_sums(&sums[0], s, count, &log[0])
     for t in range(count):
         own[t].e = class_of(<const floating*> x + t * size, label[t], n)
@@ -217,16 +230,19 @@ cdef inline bint loss_tiles(
         store(<floating*> op.loss + row + t * lanes, w, rows - t * lanes)
     for t in range(count if gradient else 0):
         here = fill(zero)
+        factor.hi = drop(equal(label[t], ignored), a[t].factor.hi)
+        factor.lo = drop(equal(label[t], ignored), a[t].factor.lo)
         for j from t * size <= j < t * size + n * lanes by lanes:
-            w = choose(equal(label[t], here), a[t].special, scaled(load(x + j, lanes, zero), a[t].factor))
-            store(x + j, choose(equal(label[t], ignored), fill(zero), w), lanes)
+            w = scaled(load(x + j, lanes, zero), factor)
+            store(x + j, choose(equal(label[t], here), a[t].special, w), lanes)
             here = here + fill(one)
     return True
 
 
 cdef inline bint target_tiles(
     floating* x, const floating* v, Py_ssize_t n, Py_ssize_t size, int rows, int count, const Shift[floating]* s,
-    const vec[floating]* top, const Operation* op, Py_ssize_t row
+    const vec[floating]* top, const Operation* op, Py_ssize_t row,
+    const Ahead* ahead
 ) noexcept nogil:
     """As apply_loss, with targets: the losses of rows row .. row + rows, and the gradient in place of x"""
     cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
@@ -252,7 +268,7 @@ cdef inline bint target_tiles(
             store(each + j, w, lanes)
         sum_of_runs(<const floating*> each, n, run_length, shortfalls[t], largest)
     for t in range(count):
-        tile_sum(x + t * size, True, n, &s[t].each, plain, others, NULL, &sums[t])
+        tile_sum(x + t * size, True, n, &s[t].each, plain, others, of_tile(ahead, t), &sums[t])
     log_of_sums(&sums[0], s, count, &log[0])
     for t in range(count):
         set_target_loss(
@@ -272,15 +288,14 @@ cdef inline bint target_tiles(
 
 
 cdef inline bint apply_short_tiles(
-    floating* x, const floating* v, Py_ssize_t n, Py_ssize_t size, int rows, const Operation* op, Py_ssize_t row,
-    bint gradient
+    floating* x, const floating* v, Py_ssize_t n, Py_ssize_t size, int rows, const vec[floating]* top,
+    const Operation* op, Py_ssize_t row, bint gradient, const Ahead* ahead
 ) noexcept nogil:
-    """Rows row .. row + rows in at most TILES tiles, in place of x; false, and x is lost, where gradients.pxi has to do
-    them"""
+    """Rows row .. row + rows in at most TILES tiles, with maxima `top`, in place of x; false, and x is lost, where
+    gradients.pxi has to do them"""
     cdef Plain plain
     cdef Shift[floating] s[TILES]
     cdef floating zero = 0
-    cdef vec[floating] top[TILES]
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
     cdef int t, count = <int> ((rows + lanes - 1) // lanes)
     if op.kind == VJP_FROM_OUTPUT:
@@ -288,16 +303,15 @@ cdef inline bint apply_short_tiles(
     if op.kind == LOG_VJP_FROM_OUTPUT:
         return log_vjp_of_output_tiles(x, v, n, size, count)
     for t in range(count):
-        top[t] = tile_max(<const floating*> x + t * size, n)
         if not all_finite(top[t]) or any(beyond_reach(top[t], <floating> op.factor.hi)):
             return False
     for t in range(count):
         set_shift(s[t], top[t], fill(zero), op.factor, plain)
         set_largest(s[t], plain)
     if op.kind == VJP:
-        return vjp_tiles(x, v, n, size, count, s, top, op)
+        return vjp_tiles(x, v, n, size, count, s, top, op, ahead)
     if op.kind == LOG_VJP:
-        return log_vjp_tiles(x, v, n, size, count, s, top, op)
+        return log_vjp_tiles(x, v, n, size, count, s, top, op, ahead)
     if op.kind == TARGETS:
-        return target_tiles(x, v, n, size, rows, count, s, top, op, row)
-    return loss_tiles(x, n, size, rows, count, s, op, row, gradient)
+        return target_tiles(x, v, n, size, rows, count, s, top, op, row, ahead)
+    return loss_tiles(x, n, size, rows, count, s, op, row, gradient, ahead)

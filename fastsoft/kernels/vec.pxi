@@ -130,6 +130,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     vec[T] operator-[T](vec[T], vec[T])
     vec[T] operator*[T](vec[T], vec[T])
     vec[T] operator/[T](vec[T], vec[T])
+    vec[T] drop[T](mask[T], vec[T])
     vec[T] choose[T](mask[T], vec[T] a, vec[T] b)
     vec[T] absolute[T](vec[T])
     mask[T] equal[T](vec[T], vec[T])
@@ -144,15 +145,18 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         PANEL_TILES "fastsoft::panel_tiles"
         NEAR "fastsoft::near_bytes"
     void read_panel[T, S](
-        const S* x, ptrdiff_t step, ptrdiff_t n, int count, ptrdiff_t left, T* tiles, ptrdiff_t apart, vec[T]* top
+        const S* x, ptrdiff_t step, ptrdiff_t n, int count, ptrdiff_t left, T* tiles, ptrdiff_t apart, vec[T]* top,
+        bint next_panel
     )
     void write_panel[T, S](
         const T* tiles, ptrdiff_t apart, ptrdiff_t n, int count, ptrdiff_t left, const pair[T]* factor, S* out,
-        ptrdiff_t step, bint past
+        ptrdiff_t step, bint past, bint next_panel
     )
     cppclass Ahead:
         const char* x
+        const char* v
         ptrdiff_t x_step
+        ptrdiff_t v_step
         char* out
         ptrdiff_t out_step
         bint far

@@ -125,15 +125,15 @@ template <class T> struct LogitColumns {
     INLINE T* v_of(ptrdiff_t t) const { return v + t * n * vec<T>::lanes; }
     // `some` vecs from the t-th on; of one, `left` columns may be there.
     template <int some> APART void read(Columns<T> from_x, Columns<T> from_v, ptrdiff_t t, ptrdiff_t left) {
-        const ptrdiff_t lanes = vec<T>::lanes, i = first + t * lanes;
+        const ptrdiff_t lanes = vec<T>::lanes, i = first + t * lanes, last = lanes * sizeof(T) - 1;  // as in panel_ahead
         T *to_x = x_of(t), *to_v = v_of(t);
         Top a[some];
 #pragma GCC unroll 4
         for (int k = 0; k < some; k++) a[k] = {fill(-std::numeric_limits<T>::infinity()), fill(T(0)), fill(T(0)), fill(T(0))};
         for (ptrdiff_t j = 0; j < n; j++) {
             const T *here_x = from_x.at(j, i), *here_v = from_v.at(j, i);
-            prefetch((const char*)here_x + classes_near * from_x.step, some);
-            prefetch((const char*)here_v + classes_near * from_v.step, some);
+            prefetch((const char*)here_x + classes_near * from_x.step + last, some);
+            prefetch((const char*)here_v + classes_near * from_v.step + last, some);
 #pragma GCC unroll 4
             for (int k = 0; k < some; k++) {
                 const vec<T> own = load(here_x + k * lanes, left, T(0)), w = load(here_v + k * lanes, left, T(0));

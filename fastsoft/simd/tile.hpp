@@ -119,11 +119,17 @@ template <class T, class S, class Rows> APART void from_tile(const T* tile, ptrd
 // ---- a panel: tiles of columns side by side, `apart` numbers from one to the next ----
 
 const int panel_tiles = 16;  // that one may have
-const int panel_next = 8;    // classes by which what comes next is fetched
+const int panel_next = 8;    // classes by which what comes next is fetched, unless that is the next panel
+// By how many bytes that is. Where arrays do not begin with a line, it is the end of a vec that is fetched: its first line
+// was the last one of the panel before.
+template <class T, class S> INLINE ptrdiff_t panel_ahead(ptrdiff_t step, int count, bool next_panel) {
+    const ptrdiff_t size = vec<T>::lanes * (ptrdiff_t)sizeof(S);
+    return size - 1 + (next_panel ? count * size : panel_next * step);
+}
 // `count` tiles in, class by class, `step` bytes from one to the next, of the last tile `left` lanes; and their maxima, NaN
 // apart. `most` is what count is at most, and all there is for the compiler.
 template <int most, class T, class S>
-INLINE void panel_in(const S* x, ptrdiff_t step, ptrdiff_t n, int count, ptrdiff_t left, T* tiles, ptrdiff_t apart, vec<T>* top) {
+INLINE void panel_in(const S* x, ptrdiff_t step, ptrdiff_t n, int count, ptrdiff_t left, T* tiles, ptrdiff_t apart, vec<T>* top, ptrdiff_t next) {
     const ptrdiff_t lanes = vec<T>::lanes;
     vec<T> high[most];
 #pragma GCC unroll 16
@@ -132,7 +138,7 @@ INLINE void panel_in(const S* x, ptrdiff_t step, ptrdiff_t n, int count, ptrdiff
 #pragma GCC unroll 16
         for (int t = 0; t < most; t++) {
             if (t == count) break;
-            prefetch((const char*)(x + t * lanes) + panel_next * step, 1);
+            prefetch((const char*)(x + t * lanes) + next, 1);
             const vec<T> v = load(x + t * lanes, t < count - 1 ? lanes : left, T(0));
             high[t] = larger(v, high[t]);
             store(tiles + t * apart + j * lanes, v, lanes);
@@ -141,21 +147,21 @@ INLINE void panel_in(const S* x, ptrdiff_t step, ptrdiff_t n, int count, ptrdiff
     for (int t = 0; t < most && t < count; t++) top[t] = high[t];
 }
 template <class T, class S>
-APART void read_panel(const S* x, ptrdiff_t step, ptrdiff_t n, int count, ptrdiff_t left, T* tiles, ptrdiff_t apart, vec<T>* top) {
-    const ptrdiff_t lanes = vec<T>::lanes;
+APART void read_panel(const S* x, ptrdiff_t step, ptrdiff_t n, int count, ptrdiff_t left, T* tiles, ptrdiff_t apart, vec<T>* top, bool next_panel) {
+    const ptrdiff_t lanes = vec<T>::lanes, next = panel_ahead<T, S>(step, count, next_panel);
     if constexpr (vec<float>::regs > 2)  // unrolled, the code would be too large
         for (int t = 0; t < count; t++)
-            panel_in<1>(x + t * lanes, step, n, 1, t < count - 1 ? lanes : left, tiles + t * apart, apart, top + t);
-    else if (count == 1) panel_in<1>(x, step, n, 1, left, tiles, apart, top);
-    else if (count == 2) panel_in<2>(x, step, n, 2, left, tiles, apart, top);
-    else if (count == 3) panel_in<3>(x, step, n, 3, left, tiles, apart, top);
-    else if (count == 4) panel_in<4>(x, step, n, 4, left, tiles, apart, top);
-    else if (count == panel_tiles) panel_in<panel_tiles>(x, step, n, panel_tiles, left, tiles, apart, top);
-    else panel_in<panel_tiles>(x, step, n, count, left, tiles, apart, top);
+            panel_in<1>(x + t * lanes, step, n, 1, t < count - 1 ? lanes : left, tiles + t * apart, apart, top + t, next);
+    else if (count == 1) panel_in<1>(x, step, n, 1, left, tiles, apart, top, next);
+    else if (count == 2) panel_in<2>(x, step, n, 2, left, tiles, apart, top, next);
+    else if (count == 3) panel_in<3>(x, step, n, 3, left, tiles, apart, top, next);
+    else if (count == 4) panel_in<4>(x, step, n, 4, left, tiles, apart, top, next);
+    else if (count == panel_tiles) panel_in<panel_tiles>(x, step, n, panel_tiles, left, tiles, apart, top, next);
+    else panel_in<panel_tiles>(x, step, n, count, left, tiles, apart, top, next);
 }
 // The way back; times the factors if they are not null; past the caches if wanted, and the types are the same.
 template <int most, class T, class S>
-INLINE void panel_out(const T* tiles, ptrdiff_t apart, ptrdiff_t n, int count, ptrdiff_t left, const pair<T>* factor, S* out, ptrdiff_t step, bool past) {
+INLINE void panel_out(const T* tiles, ptrdiff_t apart, ptrdiff_t n, int count, ptrdiff_t left, const pair<T>* factor, S* out, ptrdiff_t step, bool past, ptrdiff_t next) {
     const ptrdiff_t lanes = vec<T>::lanes;
     for (ptrdiff_t j = 0; j < n; j++, out = (S*)((char*)out + step)) {
 #pragma GCC unroll 16
@@ -170,23 +176,23 @@ INLINE void panel_out(const T* tiles, ptrdiff_t apart, ptrdiff_t n, int count, p
                     continue;
                 }
             }
-            prefetch_to_write((char*)(out + t * lanes) + panel_next * step, 1);
+            prefetch_to_write((char*)(out + t * lanes) + next, 1);
             store(out + t * lanes, v, here);
         }
     }
 }
 template <class T, class S>
-APART void write_panel(const T* tiles, ptrdiff_t apart, ptrdiff_t n, int count, ptrdiff_t left, const pair<T>* factor, S* out, ptrdiff_t step, bool past) {
-    const ptrdiff_t lanes = vec<T>::lanes;
+APART void write_panel(const T* tiles, ptrdiff_t apart, ptrdiff_t n, int count, ptrdiff_t left, const pair<T>* factor, S* out, ptrdiff_t step, bool past, bool next_panel) {
+    const ptrdiff_t lanes = vec<T>::lanes, next = panel_ahead<T, S>(step, count, next_panel);
     if constexpr (vec<float>::regs > 2)
         for (int t = 0; t < count; t++)
-            panel_out<1>(tiles + t * apart, apart, n, 1, t < count - 1 ? lanes : left, factor ? factor + t : factor, out + t * lanes, step, past);
-    else if (count == 1) panel_out<1>(tiles, apart, n, 1, left, factor, out, step, past);
-    else if (count == 2) panel_out<2>(tiles, apart, n, 2, left, factor, out, step, past);
-    else if (count == 3) panel_out<3>(tiles, apart, n, 3, left, factor, out, step, past);
-    else if (count == 4) panel_out<4>(tiles, apart, n, 4, left, factor, out, step, past);
-    else if (count == panel_tiles) panel_out<panel_tiles>(tiles, apart, n, panel_tiles, left, factor, out, step, past);
-    else panel_out<panel_tiles>(tiles, apart, n, count, left, factor, out, step, past);
+            panel_out<1>(tiles + t * apart, apart, n, 1, t < count - 1 ? lanes : left, factor ? factor + t : factor, out + t * lanes, step, past, next);
+    else if (count == 1) panel_out<1>(tiles, apart, n, 1, left, factor, out, step, past, next);
+    else if (count == 2) panel_out<2>(tiles, apart, n, 2, left, factor, out, step, past, next);
+    else if (count == 3) panel_out<3>(tiles, apart, n, 3, left, factor, out, step, past, next);
+    else if (count == 4) panel_out<4>(tiles, apart, n, 4, left, factor, out, step, past, next);
+    else if (count == panel_tiles) panel_out<panel_tiles>(tiles, apart, n, panel_tiles, left, factor, out, step, past, next);
+    else panel_out<panel_tiles>(tiles, apart, n, count, left, factor, out, step, past, next);
 }
 
 // Ask for `count` rows of so many bytes. The asm is for the optimizer, to which a function that only prefetches does nothing.
@@ -205,8 +211,8 @@ INLINE void fetch_rows_to_write(char* start, ptrdiff_t stride, int count, ptrdif
 // Lines of memory that are due next, as many of the argument and of the result as a tile has classes, to be fetched while
 // it is computed: not in a burst, which would hold up what is read now. Inlined in any case, for the optimizer again.
 struct Ahead {
-    const char* x;
-    ptrdiff_t x_step;
+    const char *x, *v;  // v: if `far`
+    ptrdiff_t x_step, v_step;
     char* out;
     ptrdiff_t out_step;
     bool far;  // not into the nearest cache
@@ -217,6 +223,7 @@ INLINE void fetch(const Ahead& a, ptrdiff_t j, int count) {
     for (int k = 0; k < count; k++, x += a.x_step, out += a.out_step) {
         if (a.far) {
             prefetch_far(x, 1);
+            prefetch_far(a.v + (j + k) * a.v_step, 1);
             prefetch_far(out, 1);
         } else {
             prefetch(x);
