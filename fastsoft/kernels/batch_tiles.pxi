@@ -300,6 +300,15 @@ cdef inline bint set_columns(
     return True
 
 
+cdef inline bint goes_by_few(const Batch* b, element* unused) noexcept nogil:
+    """Whether columns of a kept output are of so few classes that they go vec by vec, but not of next to none; where
+    classes lie whole pages apart, the caches hold fewer of them"""
+    cdef Py_ssize_t most = SHORT
+    if b.x_step % PAGE == 0:
+        most = FEW_STREAMS // 2 if is_nearby(b, unused) else FEW_STREAMS
+    return 0 < narrow_classes < b.n <= most
+
+
 cdef inline Py_ssize_t gradient_columns(
     const Batch* b, Columns[element] x, Columns[element] v, Columns[element] out, Py_ssize_t first, Py_ssize_t columns,
     bint past, element* scratch
@@ -310,6 +319,10 @@ cdef inline Py_ssize_t gradient_columns(
             return vjp_of_columns(x, v, out, b.n, first, columns, past, scratch)
         if b.op.kind == LOG_VJP:
             return log_vjp_of_columns(x, v, out, b.n, first, columns, past, scratch)
+        if columns >= REGISTER // <Py_ssize_t> sizeof(element) and goes_by_few(b, scratch):
+            if b.op.kind == VJP_FROM_OUTPUT:
+                return vjp_of_few_outputs(x, v, out, b.n, first, columns, past)
+            return log_vjp_of_few_outputs(x, v, out, b.n, first, columns, past)
         if b.op.kind == VJP_FROM_OUTPUT:
             return columns if vjp_of_output_columns(x, v, out, b.n, first, columns, past) else 0
         return columns if log_vjp_of_output_columns(x, v, out, b.n, first, columns, past) else 0

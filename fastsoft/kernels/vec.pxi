@@ -439,6 +439,12 @@ cdef extern from "columns.hpp" namespace "fastsoft" nogil:
     bint log_vjp_of_output_columns[T](
         Columns[T] y, Columns[T] v, Columns[T] z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bint past
     )
+    ptrdiff_t vjp_of_few_outputs[T](
+        Columns[T] y, Columns[T] v, Columns[T] z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bint past
+    )
+    ptrdiff_t log_vjp_of_few_outputs[T](
+        Columns[T] y, Columns[T] v, Columns[T] z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bint past
+    )
     int logit_vecs
     ptrdiff_t vjp_of_columns[T](
         Columns[T] x, Columns[T] v, Columns[T] z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bint past, T* scratch

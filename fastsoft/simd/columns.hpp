@@ -78,15 +78,15 @@ APART bool vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, ptrdi
     });
     return true;
 }
+template <class T> constexpr T largest_log = 64;  // of y, which is below 0 in all that is of use; `beyond` counts others, and NaN
 template <class T>
 APART bool log_vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
-    const T most = 64;  // of y, which is below 0 in all that is of use
     const Shared<T> shared = unshifted(T(0));
     ColumnSums<T> a(n, first, columns);
-    vec<T> beyond = fill(T(0));  // how many y
+    vec<T> beyond = fill(T(0));
     pair<T> factor[column_vecs], minus[column_vecs];
     a.template add<1>([&](ptrdiff_t j, ptrdiff_t i, ptrdiff_t left, vec<T> run) INLINE_LAMBDA {
-        beyond = beyond + keep(not_below(load(y.at(j, i), left, T(0)), fill(most)), fill(T(1)));
+        beyond = beyond + keep(not_below(load(y.at(j, i), left, T(0)), fill(largest_log<T>)), fill(T(1)));
         return run + load(v.at(j, i), left, T(0));
     });
     if (!a.fold() || any(not_below(beyond, fill(T(1))))) return false;
@@ -100,6 +100,60 @@ APART bool log_vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, p
         return log_turned(e, load(v.at(j, i), left, T(0)), factor[t], minus[t], T(1));
     });
     return true;
+}
+// The same of few classes, whole vec by whole vec, which goes on as long as sum(i, ahead, of) says that all is in order; it
+// sets what turn(y, v, of) asks for, and fetches what lies `ahead` bytes further. How many columns are done.
+template <class Of, class T, class Sum, class Turn>
+INLINE ptrdiff_t few_by_few(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past, Sum sum, Turn turn) {
+    const ptrdiff_t lanes = vec<T>::lanes, ahead = 5 * lanes * sizeof(T) - 1;  // of the fourth vec the end, as in panel_ahead
+    ptrdiff_t done = 0;
+    if constexpr (narrow_classes > 0)  // with small registers this is slower
+        for (; done + lanes <= columns; done += lanes) {
+            const ptrdiff_t i = first + done;
+            Of of;
+            if (!sum(i, ahead, of)) break;
+            for (ptrdiff_t j = 0; j < n; j++) {
+                const vec<T> own = turn(load(y.at(j, i), lanes, T(0)), load(v.at(j, i), lanes, T(0)), of);
+                if (past) stream(z.at(j, i), own);
+                else store(z.at(j, i), own, lanes);
+            }
+        }
+    return done;
+}
+template <class T>
+APART ptrdiff_t vjp_of_few_outputs(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
+    return few_by_few<pair<T>>(y, v, z, n, first, columns, past, [=](ptrdiff_t i, ptrdiff_t ahead, pair<T>& mean) INLINE_LAMBDA {
+        Sums<T> a;
+        vec<T> most = fill(T(0));
+        sum_in_runs<run_length>(n, a, most, [&](vec<T> run, ptrdiff_t j) INLINE_LAMBDA {
+            const vec<T> w = load(v.at(j, i), (ptrdiff_t)vec<T>::lanes, T(0));
+            prefetch((const char*)y.at(j, i) + ahead, 1);
+            prefetch((const char*)v.at(j, i) + ahead, 1);
+            if (!has_fma) most = larger(absolute(w), most);
+            return mul_add(load(y.at(j, i), (ptrdiff_t)vec<T>::lanes, T(0)), w, run);
+        });
+        mean = {a.hi, finite_part(a.lo)};
+        return all_moderate(most) && all_finite(a.hi);
+    }, [](vec<T> own, vec<T> w, const pair<T>& mean) INLINE_LAMBDA { return turned_output(own, w, mean); });
+}
+template <class T>
+APART ptrdiff_t log_vjp_of_few_outputs(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
+    const Shared<T> shared = unshifted(T(0));
+    struct Of { pair<T> factor, minus; };
+    return few_by_few<Of>(y, v, z, n, first, columns, past, [=](ptrdiff_t i, ptrdiff_t ahead, Of& of) INLINE_LAMBDA {
+        Sums<T> a;
+        vec<T> most = fill(T(0)), beyond = fill(T(0));
+        sum_in_runs<1>(n, a, most, [&](vec<T> run, ptrdiff_t j) INLINE_LAMBDA {
+            prefetch((const char*)y.at(j, i) + ahead, 1);
+            prefetch((const char*)v.at(j, i) + ahead, 1);
+            beyond = beyond + keep(not_below(load(y.at(j, i), (ptrdiff_t)vec<T>::lanes, T(0)), fill(largest_log<T>)), fill(T(1)));
+            return run + load(v.at(j, i), (ptrdiff_t)vec<T>::lanes, T(0));
+        });
+        of.factor = unshifted_unit(T(0));
+        of.minus = {fill(T(0)) - a.hi, fill(T(0)) - finite_part(a.lo)};
+        balance(of.factor, of.minus, fill(T(1)));
+        return all_moderate(most) && all_finite(a.hi) && !any(not_below(beyond, fill(T(1))));
+    }, [&](vec<T> own, vec<T> w, const Of& of) INLINE_LAMBDA { return log_turned(exp_unshifted(own, shared), w, of.factor, of.minus, T(1)); });
 }
 
 // ---- from logits ----

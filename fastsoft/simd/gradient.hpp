@@ -511,23 +511,29 @@ template <class T>
 INLINE ptrdiff_t weigh_some_classes(TileSums<T>& sums, TileSums<T>& dots, vec<T>& sum, vec<T>& dot, T* x, const T* v, ptrdiff_t j, ptrdiff_t n, const Shared<T>& s, vec<T> scale, vec<T> middle) {
     return some_classes(j, n, [&](auto count) INLINE_LAMBDA { weigh_classes<count>(sums, dots, sum, dot, x, v, j, n, s, scale, middle); });
 }
-// The sum of y v, in runs as in a row by itself, and the largest number in it that may ask for a scale.
-template <class T> APART void sum_of_products(const T* y, const T* v, ptrdiff_t n, Sums<T>& a, vec<T>& size) {
+// A sum over classes in runs of `length`, as of a row by itself: add(run, j) adds class j to one. Made larger by the largest
+// number in it is `size`.
+template <int length, class T, class Add> INLINE void sum_in_runs(ptrdiff_t n, Sums<T>& a, vec<T>& size, Add add) {
     const ptrdiff_t lanes = vec<T>::lanes;
-    size = fill(T(0));
     TileTree<T, All>::sum(n, All(), a, [&](ptrdiff_t j, Sums<T>& own) INLINE_LAMBDA {
         begin_runs(own);
         for (bool first = true; j < n; first = false) {
             vec<T> run = fill(T(0));
-            for (int k = 0; k < run_length && j < n; k++, j += lanes) {
-                const vec<T> w = load(v + j * lanes, lanes, T(0));
-                if (!has_fma) size = larger(absolute(w), size);
-                add_products(run, load(y + j * lanes, lanes, T(0)), w);
-            }
+            for (int k = 0; k < length && j < n; k++, j += lanes) run = add(run, j);
             if (first) own.hi = run;
             else end_run(own, run);
         }
         size = larger(absolute(own.hi), size);
+    });
+}
+// The sum of y v of a tile, and the largest number in it that may ask for a scale.
+template <class T> APART void sum_of_products(const T* y, const T* v, ptrdiff_t n, Sums<T>& a, vec<T>& size) {
+    const ptrdiff_t lanes = vec<T>::lanes;
+    size = fill(T(0));
+    sum_in_runs<run_length>(n, a, size, [&](vec<T> run, ptrdiff_t j) INLINE_LAMBDA {
+        const vec<T> w = load(v + j * lanes, lanes, T(0));
+        if (!has_fma) size = larger(absolute(w), size);
+        return mul_add(load(y + j * lanes, lanes, T(0)), w, run);
     });
 }
 
