@@ -40,7 +40,7 @@ class Cell:
 
 
 # Every operation on rows of a middling length; those used most also on one short row, on short, long and large ones,
-# on columns and in the other types; maps of few and of many classes.
+# on columns and in the other types; maps of few and of many classes, and some larger than the caches.
 CELLS = (
     *(Cell(op.name, (64, 1000), -1, "float32") for op in OPS if op.classes < 2),
     Cell("softmax_jacobian", (64, 10), -1, "float32"),
@@ -63,7 +63,7 @@ CELLS = (
     *(
         Cell(name, shape, 1, "float32")
         for name in ("softmax", "softmax_vjp", "softmax_vjp_from_output", "softmax_cross_entropy_with_grad")
-        for shape in ((8, 3, 128, 128), (32, 64, 64))
+        for shape in ((8, 3, 128, 128), (4, 20, 150, 150), (32, 64, 64))
     ),
 )
 WIDE = max(len(cell.name) for cell in CELLS)

@@ -40,12 +40,10 @@ template <class T> struct ColumnSums {
     }
     // The sums; false where one of them, or a part, is too large for what follows.
     INLINE bool fold() {
-        const ptrdiff_t lanes = vec<T>::lanes;
         vec<T> most = fill(T(0));
         each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA {
-            for (ptrdiff_t k = 0; k < lanes && k < n; k++) most = larger(absolute(lane[k][t].hi), most);
-            for (ptrdiff_t step = lanes / 2; step > 0; step /= 2)
-                for (ptrdiff_t k = 0; k < step && k + step < n; k++) merge_values(lane[k][t], lane[k + step][t]);
+            for (ptrdiff_t k = 0; k < vec<T>::lanes && k < n; k++) most = larger(absolute(lane[k][t].hi), most);
+            join_lanes<T>(n, [&](ptrdiff_t to, ptrdiff_t from) INLINE_LAMBDA { merge_values(lane[to][t], lane[from][t]); });
             sum[t] = {lane[0][t].hi, finite_part(lane[0][t].lo)};
             most = most + (sum[t].hi - sum[t].hi);
         });
@@ -265,11 +263,6 @@ template <class T> struct PlainSum {
         for (int u = 0; u < together; u++) most = larger(absolute(all[u].hi), most);
     }
 };
-// The lanes of a row, of which there are no more than classes, as `fold` does.
-template <class T, class Join> INLINE void join_lanes(Sums<T>* lane, ptrdiff_t n, Join join) {
-    for (ptrdiff_t step = vec<T>::lanes / 2; step > 0; step /= 2)
-        for (ptrdiff_t k = 0; k < step && k + step < n; k++) join(lane[k], lane[k + step]);
-}
 // Sums over the classes of a vec of columns as a row by itself has them, class j in lane j mod lanes: of exp(x - max), which
 // takes the place of x, and another. Some lanes go side by side, and no farther than a run of weighed_run vecs at a time,
 // which stays in the nearest cache.
@@ -302,9 +295,12 @@ APART void sum_column(T* x, const T* v, ptrdiff_t n, const Shared<T>& shared, Wh
     }
     for (ptrdiff_t k = 0; k < lanes; k++) finish(sums[k], n, which, false);
     if (std::is_same<Which, Exact>::value && n <= few_classes)
-        join_lanes(sums, n, [](Sums<T>& a, const Sums<T>& b) INLINE_LAMBDA { a = {a.hi + b.hi, a.lo + b.lo, a.ties}; });
-    else join_lanes(sums, n, [&](Sums<T>& a, const Sums<T>& b) INLINE_LAMBDA { merge(a, b, which); });
-    join_lanes(others, n, [](Sums<T>& a, const Sums<T>& b) INLINE_LAMBDA { merge_values(a, b); });
+        join_lanes<T>(n, [&](ptrdiff_t to, ptrdiff_t from) INLINE_LAMBDA {
+            sums[to].hi = sums[to].hi + sums[from].hi;
+            sums[to].lo = sums[to].lo + sums[from].lo;
+        });
+    else fold_lanes(sums, n, which);
+    fold_lanes(others, n, All());
     sum = sums[0];
     other = others[0];
 }

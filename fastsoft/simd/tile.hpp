@@ -317,11 +317,15 @@ INLINE void tile_lanes_some(Sums<T>* lane, T* x, bool keep, ptrdiff_t j, ptrdiff
     take_apart(a, own, which);
 }
 
-// The sums of n classes, class j in lane j mod lanes, into lane[0]: as a tree over lanes whose numbers differ in one bit,
-// the highest first.
-template <class T, class Which> INLINE void fold_lanes(Sums<T>* lane, ptrdiff_t n, Which which) {
+// Calls join(to, from) for the lanes of n classes, class j in lane j mod lanes, until lane 0 has all: as a tree over lanes
+// whose numbers differ in one bit, the highest first.
+template <class T, class Join> INLINE void join_lanes(ptrdiff_t n, Join join) {
     for (ptrdiff_t step = vec<T>::lanes / 2; step > 0; step /= 2)
-        for (ptrdiff_t i = 0; i < step && i + step < n; i++) merge(lane[i], lane[i + step], which);
+        for (ptrdiff_t i = 0; i < step && i + step < n; i++) join(i, i + step);
+}
+// The sums of all lanes into lane[0].
+template <class T, class Which> INLINE void fold_lanes(Sums<T>* lane, ptrdiff_t n, Which which) {
+    join_lanes<T>(n, [&](ptrdiff_t to, ptrdiff_t from) INLINE_LAMBDA { merge(lane[to], lane[from], which); });
 }
 // Sums of n classes as a tree: what one lane of a row by itself would add up, and then as `fold` does. `lane(j, a)` gives
 // the sums of classes j, j + lanes, ...
