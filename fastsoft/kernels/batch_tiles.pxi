@@ -3,6 +3,8 @@
 
 cdef enum:
     FORESEEN = 4194304  # bytes of an array up to which the hardware fetches ahead well enough
+    FEW_OUTPUTS = 100  # classes of a kept output up to which columns go vec by vec
+    WAYS = 8  # lines of memory, of each argument, that lie whole pages apart
     FOLLOW = 32  # tiles that must follow for some columns to go before a line
 
 
@@ -301,11 +303,12 @@ cdef inline bint set_columns(
 
 
 cdef inline bint goes_by_few(const Batch* b, element* unused) noexcept nogil:
-    """Whether columns of a kept output are of so few classes that they go vec by vec, but not of next to none; where
-    classes lie whole pages apart, the caches hold fewer of them"""
-    cdef Py_ssize_t most = SHORT
-    if b.x_step % PAGE == 0:
-        most = FEW_STREAMS // 2 if is_nearby(b, unused) else FEW_STREAMS
+    """Whether columns of a kept output are of so few classes that they go vec by vec, but not of next to none: the
+    nearest cache holds fewer lines that lie a large power of two apart"""
+    cdef Py_ssize_t apart = max(1, min(b.x_step & -b.x_step, PAGE))
+    cdef Py_ssize_t most = min(FEW_OUTPUTS, WAYS * PAGE // apart - 1)
+    if not is_nearby(b, unused):
+        most = max(most, FEW_STREAMS)
     return 0 < narrow_classes < b.n <= most
 
 
