@@ -131,7 +131,7 @@ cdef inline void short_tiles(
         tile_in(b, b.x, b.x_stride, b.x_step, i + c, min(lanes, count - c), scratch + c * b.n, foreseen, unused)
         if b.v != NULL:
             tile_in(b, b.v, b.v_stride, b.v_step, i + c, min(lanes, count - c), second + c * b.n, foreseen, unused)
-    for c from 0 <= c < count by lanes:
+    for c from 0 <= c < (count if b.op.kind < VJP_FROM_OUTPUT else 0) by lanes:  # an output asks for no maximum
         top[c // lanes] = tile_max(<const floating*> scratch + c * b.n, b.n)
     if apply_short_tiles(scratch, second, b.n, b.n * lanes, count, &top[0], &b.op, i, b.out != NULL, NULL):
         for c from 0 <= c < (count if b.out != NULL else 0) by lanes:
@@ -207,7 +207,7 @@ cdef inline bint apply_panel(
     lost, where some_tiles or short_tiles has to do them"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating), apart = tile_apart(b.n) * lanes, some
     cdef int t, count = <int> ((rows + lanes - 1) // lanes)
-    for t in range(count):
+    for t in range(0 if goes_short(b.op.kind) else count):  # apply_short_tiles looks at its own
         if any(beyond_reach(top[t], <floating> b.op.factor.hi)):
             return False
     for t from 0 <= t < count by TILES:
