@@ -63,8 +63,13 @@ cdef inline void end_row(
     if done == 0:
         done = to_line(y, n, s.seam != NULL)
         end_some(x, y, done, 1, &factor, &log, &shared, how, which, s.seam)
-    for i from done <= i < n by step:
+    i = done
+    while i + 2 * step <= n:
+        end_some(x + i, y + i, 2 * step, 2 * vecs, &factor, &log, &shared, how, which, s.seam)
+        i += 2 * step
+    while i < n:
         end_some(x + i, y + i, n - i, vecs, &factor, &log, &shared, how, which, s.seam)
+        i += step
     if Which is All:
         log.hi = factor.hi
     if has_nan(log.hi):

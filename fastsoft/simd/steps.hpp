@@ -103,13 +103,26 @@ const ptrdiff_t near_bytes = 2048;  // by which what comes next is fetched into 
 // Sums without anything beside them; fetched is what comes `ahead` numbers later, and e.
 template <class T, class How, class Which>
 INLINE ptrdiff_t sum_alone(Sums<T>& a, BegunSome<T>& begun, const T* x, T* e, bool keep, ptrdiff_t i, ptrdiff_t stop, const Shared<T>& s, How how, Which which, bool many, ptrdiff_t ahead) {
-    constexpr int vecs = exp_vecs;
     const ptrdiff_t near = near_bytes / sizeof(T);
-    return in_steps(begun, x, i, stop, stop, s, how, which, [&](const BegunSome<T>& terms, ptrdiff_t i) INLINE_LAMBDA {
+    const auto fetch = [&](ptrdiff_t i, int vecs) INLINE_LAMBDA {
         prefetch(x + i + ahead, vecs);
         if (keep && i + near < stop) prefetch_to_write(e + i + near, vecs);  // beyond it may lie what another thread writes
         else if (e) prefetch_to_write(e + i, vecs);
-        collect_terms(a, terms, x + i, e + i, keep, vecs * vec<T>::lanes, s, how, which, many);
+    };
+    if (begins_next && std::is_same<Which, Others>::value && !keep) {  // the branch for a maximum parts what would go together
+        constexpr int vecs = exp_together;
+        constexpr ptrdiff_t step = vecs * vec<T>::lanes;
+        for (; i + step <= stop; i += step) {
+            fetch(i, vecs);
+            const auto v = load_some<vecs>(x + i, step, -std::numeric_limits<T>::infinity());
+            collect_in_turn(a, shifted_term(v, s, how, which), v, s, which, many);
+        }
+        if (i < stop) begin_terms(begun, x + i, stop - i, s, how, which);
+        return i;
+    }
+    return in_steps(begun, x, i, stop, stop, s, how, which, [&](const BegunSome<T>& terms, ptrdiff_t i) INLINE_LAMBDA {
+        fetch(i, exp_vecs);
+        collect_terms(a, terms, x + i, e + i, keep, exp_vecs * vec<T>::lanes, s, how, which, many);
     }, [](ptrdiff_t) INLINE_LAMBDA {});
 }
 // What goes on beside the sums of a row: the last step of one before, and the maximum of one to come.
