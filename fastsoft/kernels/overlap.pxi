@@ -36,46 +36,25 @@ cdef inline void take_rows(
         out += out_stride
 
 
-cdef inline void end_some(
-    const floating* x, floating* y, Py_ssize_t left, int vecs, const pair[floating]* factor, const Log[floating]* log,
-    const Shared[floating]* shared, How how, Which which, Seam[floating]* seam
-) noexcept nogil:
-    """The last step of some vecs"""
-    if Which is All:
-        scale_some(x, y, left, vecs, factor[0], seam)
-    else:
-        log_some(x, y, left, vecs, log[0], shared[0], how, seam)
-
-
 cdef inline void end_row(
     Stage[floating]* s, int r, Py_ssize_t n, Py_ssize_t done, How how, Which which
 ) noexcept nogil:
     """The last step of row r from class `done` on"""
-    cdef int vecs = exp_vecs
-    cdef Py_ssize_t i, step = vecs * REGISTER // <int> sizeof(floating)
     cdef const floating* x = s.x[r]
-    cdef floating* y = s.y[r]
+    cdef floating* y
     cdef pair[floating] factor = of_row(s.factor, r)
     cdef Log[floating] log = of_row(s.log, r)
     cdef Shared[floating] shared = of_row(s.shared, r)
     if Which is All:
         x = s.e[r]
-    if done == 0:
-        done = to_line(y, n, s.seam != NULL)
-        end_some(x, y, done, 1, &factor, &log, &shared, how, which, s.seam)
-    i = done
-    while i + 2 * step <= n:
-        end_some(x + i, y + i, 2 * step, 2 * vecs, &factor, &log, &shared, how, which, s.seam)
-        i += 2 * step
-    while i < n:
-        end_some(x + i, y + i, n - i, vecs, &factor, &log, &shared, how, which, s.seam)
-        i += step
+    x, y = x + done, s.y[r] + done
+    end_terms(x, y, to_line(y, n - done, s.seam != NULL), n - done, factor, log, shared, how, which, s.seam)
     if Which is All:
         log.hi = factor.hi
     if has_nan(log.hi):
         if s.seam != NULL:
             end_seam(s.seam[0])
-        block_mend(y, n, log.hi)
+        block_mend(s.y[r], n, log.hi)
 
 
 cdef inline void end_rows(Stage[floating]* s, Py_ssize_t n, How how, Which which) noexcept nogil:
@@ -121,7 +100,7 @@ cdef inline void sum_overlapped(
         skip, b.room = 0, 0
         if last.waits:
             skip = to_line(b.y, n, last.seam != NULL)
-            end_some(b.from_, b.y, skip, 1, &b.factor, &b.log, &b.shared, how, which, last.seam)
+            end_some(b.from_, b.y, skip, 1, b.factor, b.log, b.shared, how, which, last.seam)
             b.from_ += skip
             b.y += skip
             b.room = n - skip

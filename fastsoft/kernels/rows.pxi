@@ -93,22 +93,18 @@ cdef inline void block_scale(
 ) noexcept nogil:
     """y_i = e_i r, r in two parts, for classes start .. start + n of `count` rows, row k having its r in lane k; or for
     the n numbers of a tile"""
-    cdef Py_ssize_t i, left, step = together * REGISTER // sizeof(floating)
     cdef int k
-    cdef floating zero = 0
     cdef floating* to
+    cdef Plain plain
+    cdef All all_terms
     cdef pair[floating] own
+    cdef Log[floating] log
+    cdef Shared[floating] shared
+    cdef Seam[floating]* seam = NULL
     for k in range(count):
         to = y[k] + start
-        own = r[0] if tile else of_row(r[0], k)  # in registers: for the compiler a store to y might change r
-        i, left = 0, to_line(to, n, False)
-        while i < n:
-            store(to + i, scaled(load_bunch(to + i, left, zero), own), left)
-            i += left
-            while i + step <= n:
-                store(to + i, scaled(load_bunch(to + i, step, zero), own), step)
-                i += step
-            left = n - i
+        own = r[0] if tile else of_row(r[0], k)
+        end_terms(to, to, to_line(to, n, False), n, own, log, shared, plain, all_terms, seam)
         if has_nan(own.hi):
             block_mend(to, n, own.hi)
 
@@ -118,25 +114,18 @@ cdef inline void block_log(
     const Log[floating]* log, How how, bint tile
 ) noexcept nogil:
     """y_i = x_i - log sum_j exp x_j, as block_scale"""
-    cdef Py_ssize_t i, left, step = together * REGISTER // sizeof(floating)
     cdef int k
-    cdef floating low = -INFINITY
-    cdef const floating* from_x
     cdef floating* to
-    cdef Shared[floating] s
+    cdef Others others
+    cdef pair[floating] factor
     cdef Log[floating] own
+    cdef Shared[floating] s
+    cdef Seam[floating]* seam = NULL
     for k in range(count):
-        from_x, to = x[k] + start, y[k] + start
+        to = y[k] + start
         s = shared[0] if tile else of_row(shared[0], k)
         own = log[0] if tile else of_row(log[0], k)
-        i, left = 0, to_line(to, n, False)
-        while i < n:
-            store(to + i, log_value(load_bunch(from_x + i, left, low), own, s, how), left)
-            i += left
-            while i + step <= n:
-                store(to + i, log_value(load_bunch(from_x + i, step, low), own, s, how), step)
-                i += step
-            left = n - i
+        end_terms(x[k] + start, to, to_line(to, n, False), n, factor, own, s, how, others, seam)
         if has_nan(own.hi):
             block_mend(to, n, own.hi)
 

@@ -220,6 +220,13 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         pair[T] factor
         Shared[T] shared
         Log[T] log
+    void end_some[T, How, Which](
+        const T* e, T* y, ptrdiff_t left, int vecs, const pair[T]&, const Log[T]&, const Shared[T]&, How, Which, Seam[T]*
+    )
+    void end_terms[T, How, Which](
+        const T* e, T* y, ptrdiff_t first, ptrdiff_t n, const pair[T]&, const Log[T]&, const Shared[T]&, How, Which,
+        Seam[T]*
+    )
     ptrdiff_t sum_alone[T, How, Which](
         Sums[T]&, Begun[T]&, const T* x, T* e, bint keep, ptrdiff_t i, ptrdiff_t stop, const Shared[T]&, How,
         Which, bint many, ptrdiff_t ahead

@@ -79,6 +79,22 @@ INLINE void log_some(const T* x, T* y, ptrdiff_t left, int vecs, const Log<T>& l
         put(y + k * lanes, log_value(v, l, s, how), here, seam);
     }
 }
+// Of All the first, from exponentials; of Others the second, from logits.
+template <class T, class How, class Which>
+INLINE void end_some(const T* x, T* y, ptrdiff_t left, int vecs, const pair<T>& factor, const Log<T>& log, const Shared<T>& s, How how, Which, Seam<T>* seam) {
+    if constexpr (std::is_same<Which, All>::value) scale_some(x, y, left, vecs, factor, seam);
+    else log_some(x, y, left, vecs, log, s, how, seam);
+}
+// n of them, the first few, up to a line of memory, by themselves.
+template <class T, class How, class Which>
+INLINE void end_terms(const T* x, T* y, ptrdiff_t first, ptrdiff_t n, const pair<T>& factor, const Log<T>& log, const Shared<T>& s, How how, Which which, Seam<T>* seam) {
+    constexpr int vecs = 2 * exp_vecs;  // long runs of memory are faster
+    constexpr ptrdiff_t step = vecs * vec<T>::lanes;
+    ptrdiff_t i = first;
+    end_some(x, y, first, 1, factor, log, s, how, which, seam);
+    for (; i + step <= n; i += step) end_some(x + i, y + i, step, vecs, factor, log, s, how, which, seam);
+    for (; i < n; i += step / 2) end_some(x + i, y + i, n - i, vecs / 2, factor, log, s, how, which, seam);
+}
 
 // ---- many steps ----
 
@@ -138,14 +154,6 @@ template <class T> struct Beside {
     Shared<T> shared;  // of Others
     Log<T> log;
 };
-template <class T, class How>
-INLINE void end_steps(const Beside<T>& b, ptrdiff_t i, ptrdiff_t left, int vecs, How, All, Seam<T>* seam) {
-    scale_some(b.from + i, b.y + i, left, vecs, b.factor, seam);
-}
-template <class T, class How>
-INLINE void end_steps(const Beside<T>& b, ptrdiff_t i, ptrdiff_t left, int vecs, How how, Others, Seam<T>* seam) {
-    log_some(b.from + i, b.y + i, left, vecs, b.log, b.shared, how, seam);
-}
 template <class T, class How, class Which, class Way>
 INLINE ptrdiff_t sum_beside(Sums<T>& a, BegunSome<T>& begun, const T* x, T* e, ptrdiff_t i, ptrdiff_t end, ptrdiff_t stop, const Shared<T>& s, How how, Which which, bool many, Beside<T>& b, Way) {
     constexpr bool keeps = std::is_same<Which, All>::value, past = std::is_same<Way, Past>::value, any = std::is_same<Way, Any>::value;
@@ -154,7 +162,7 @@ INLINE ptrdiff_t sum_beside(Sums<T>& a, BegunSome<T>& begun, const T* x, T* e, p
     const auto beside = [&](ptrdiff_t i, int steps) INLINE_LAMBDA {
         if (past || any) max_some(b.top, b.following + i, steps * step, steps * vecs);
         if (any ? b.room != 0 : !std::is_same<Way, Alone>::value)
-            end_steps(b, i, steps * step, steps * vecs, how, which, past || any ? b.seam : nullptr);
+            end_some(b.from + i, b.y + i, steps * step, steps * vecs, b.factor, b.log, b.shared, how, which, past || any ? b.seam : nullptr);
         if (!past && !any) max_some(b.top, b.following + i, steps * step, steps * vecs);
     };
     if constexpr (past && sizeof(T) == 4) {  // memory is the limit, and likes longer runs of all
@@ -197,7 +205,7 @@ INLINE void sum_block(Sums<T>& a, const T* x, T* e, ptrdiff_t start, ptrdiff_t s
         const BegunSome<T> terms = next;
         begin_terms(next, x + i + step, stop - i - step, s, how, which);
         prefetch((const char*)(b.following + i) + b.ahead, vecs);
-        if (i + step <= end) end_steps(b, i, step, vecs, how, which, b.seam);
+        if (i + step <= end) end_some(b.from + i, b.y + i, step, vecs, b.factor, b.log, b.shared, how, which, b.seam);
         max_some(b.top, b.following + i, stop - i, vecs);
         collect_last(a, terms, x + i, e + i, std::is_same<Which, All>::value, stop - i, s, how, which, many);
     }
