@@ -332,6 +332,17 @@ cdef inline Py_ssize_t gradient_columns(
     return 0
 
 
+cdef inline Py_ssize_t output_vecs(const Batch* b, Py_ssize_t count, element* unused) noexcept nogil:
+    """Vecs of `count` columns of a kept output that go side by side: many where the third-level cache holds all that is
+    read, but the second-level cache not even a few of them"""
+    cdef Py_ssize_t size = sizeof(element), few = column_vecs * REGISTER
+    if b.n <= FEW_STREAMS:
+        return column_vecs // 2
+    if b.op.kind != VJP_FROM_OUTPUT or count * size < 2 * few or 2 * b.n * few <= NEARBY:
+        return column_vecs
+    return wide_column_vecs if 2 * b.rows * b.n * size <= FARTHER else column_vecs
+
+
 cdef inline Py_ssize_t all_columns(
     const Batch* b, Py_ssize_t count, Columns[element] x, Columns[element] v, Columns[element] out, element* scratch
 ) noexcept nogil:
@@ -340,7 +351,7 @@ cdef inline Py_ssize_t all_columns(
     cdef bint past = b.stream and b.out_step % REGISTER == 0
     if element is float or element is double:
         if b.op.kind >= VJP_FROM_OUTPUT:
-            vecs = column_vecs if b.n > FEW_STREAMS else column_vecs // 2
+            vecs = output_vecs(b, count, scratch)
         most = vecs * REGISTER // size
         some = to_line(<const element*> out.first, most, past) if past else most
         if some == 0:

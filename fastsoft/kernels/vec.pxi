@@ -440,6 +440,7 @@ cdef extern from "narrow.hpp" namespace "fastsoft" nogil:
 
 cdef extern from "columns.hpp" namespace "fastsoft" nogil:
     int column_vecs
+    int wide_column_vecs
     bint vjp_of_output_columns[T](
         Columns[T] y, Columns[T] v, Columns[T] z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bint past
     )

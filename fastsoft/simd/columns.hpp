@@ -6,7 +6,9 @@
 
 namespace fastsoft { namespace {
 
-const int column_vecs = 16;  // side by side, at most
+// Side by side, at most; of columns of so many classes that the second-level cache would not hold them from one pass to the
+// next, long runs of memory.
+const int column_vecs = 16, wide_column_vecs = 128;
 
 // Calls each(t, i, left) for the vecs of `columns` columns from column `first` on: as Together does, but the last one, of
 // which a part may be there, apart. What each class asks for is little here, and so faster by an eighth.
@@ -16,36 +18,57 @@ template <class T, class Each> INLINE void each_column_vec(ptrdiff_t first, ptrd
     for (; (t + 1) * lanes <= columns; t++) each(t, first + t * lanes, lanes);
     if (t * lanes < columns) each(t, first + t * lanes, columns - t * lanes);
 }
-// Sums over n classes of some columns, as a row by itself has them: class j in lane j mod lanes, and then as `fold` does.
-template <class T> struct ColumnSums {
+// Sums over n classes of some columns, as a row by itself has them: class j in lane j mod lanes, and then as `fold` does. All
+// lanes class by class; or, if `wide`, lane by lane, so that only its own sums go with the classes through the nearest cache.
+template <class T, bool wide> struct ColumnSums {
+    static const int vecs = wide ? wide_column_vecs : column_vecs;
+    static const ptrdiff_t lanes = vec<T>::lanes;
     ptrdiff_t n, first, columns;
-    pair<T> lane[vec<T>::lanes][column_vecs];
-    pair<T> sum[column_vecs];  // of which only hi may be infinite, or NaN
+    pair<T> lane[wide ? 5 : lanes][vecs];  // of wide: as many as a tree over the lanes has on its way
 
     INLINE ColumnSums(ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns) : n(n), first(first), columns(columns) {}
-    // Adds runs of `length` classes of a lane, one or two: term(j, i, left, run) adds class j of the columns from i on to one.
-    template <int length, class Term> INLINE void add(Term term) {
-        const ptrdiff_t lanes = vec<T>::lanes;
-        for (ptrdiff_t start = 0; start < n; start += length * lanes)
-            for (ptrdiff_t k = 0; k < lanes && start + k < n; k++) {
-                const ptrdiff_t j = start + k;
-                const bool two = length > 1 && j + lanes < n;
-                each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
-                    vec<T> run = term(j, i, left, fill(T(0)));
-                    if (two) run = term(j + lanes, i, left, run);
-                    const pair<T> all = start ? two_sum(lane[k][t].hi, run) : pair<T>{run, fill(T(0))};
-                    lane[k][t] = {all.hi, start ? lane[k][t].lo + all.lo : all.lo};
-                });
-            }
+    INLINE const pair<T>& sum(ptrdiff_t t) const { return lane[0][t]; }  // of which only hi may be infinite, or NaN
+    // A run of `length` classes, one or two, of a lane, from class j on, to the sums of its vecs, which it may begin:
+    // term(j, i, left, run) adds class j of the columns from i on to one.
+    template <int length, class Term> INLINE void add_run(pair<T>* own, ptrdiff_t j, bool begins, Term term) {
+        const bool two = length > 1 && j + lanes < n;
+        each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+            vec<T> run = term(j, i, left, fill(T(0)));
+            if (two) run = term(j + lanes, i, left, run);
+            const pair<T> all = begins ? pair<T>{run, fill(T(0))} : two_sum(own[t].hi, run);
+            own[t] = {all.hi, begins ? all.lo : own[t].lo + all.lo};
+        });
+    }
+    INLINE void merge_lanes(pair<T>* own, const pair<T>* other) {
+        each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA { merge_values(own[t], other[t]); });
+    }
+    INLINE void largest_of(const pair<T>* own, vec<T>& most) {
+        each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA { most = larger(absolute(own[t].hi), most); });
+    }
+    // Lanes k, k + step, ... to lane[depth], as TileTree does.
+    template <int length, class Term> void add_lanes(ptrdiff_t k, ptrdiff_t step, int depth, vec<T>& most, Term term) {
+        if (step < lanes) {
+            add_lanes<length>(k, 2 * step, depth, most, term);
+            if (k + step >= n) return;
+            add_lanes<length>(k + step, 2 * step, depth + 1, most, term);
+            return merge_lanes(lane[depth], lane[depth + 1]);
+        }
+        for (ptrdiff_t j = k; j < n; j += length * lanes) add_run<length>(lane[depth], j, j == k, term);
+        largest_of(lane[depth], most);
     }
     // The sums; false where one of them, or a part, is too large for what follows.
-    INLINE bool fold() {
+    template <int length, class Term> INLINE bool add(Term term) {
         vec<T> most = fill(T(0));
+        if constexpr (wide) add_lanes<length>(0, 1, 0, most, term);
+        else {
+            for (ptrdiff_t start = 0; start < n; start += length * lanes)
+                for (ptrdiff_t k = 0; k < lanes && start + k < n; k++) add_run<length>(lane[k], start + k, start == 0, term);
+            for (ptrdiff_t k = 0; k < lanes && k < n; k++) largest_of(lane[k], most);
+            join_lanes<T>(n, [&](ptrdiff_t to, ptrdiff_t from) INLINE_LAMBDA { merge_lanes(lane[to], lane[from]); });
+        }
         each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA {
-            for (ptrdiff_t k = 0; k < vec<T>::lanes && k < n; k++) most = larger(absolute(lane[k][t].hi), most);
-            join_lanes<T>(n, [&](ptrdiff_t to, ptrdiff_t from) INLINE_LAMBDA { merge_values(lane[to][t], lane[from][t]); });
-            sum[t] = {lane[0][t].hi, finite_part(lane[0][t].lo)};
-            most = most + (sum[t].hi - sum[t].hi);
+            lane[0][t].lo = finite_part(lane[0][t].lo);
+            most = most + (lane[0][t].hi - lane[0][t].hi);
         });
         return all_moderate(most);
     }
@@ -60,37 +83,42 @@ template <class T> struct ColumnSums {
     }
 };
 
-// As apply_to_output, of columns first .. first + columns, at most column_vecs, all of them or, where it gives false, none.
-template <class T>
-APART bool vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
-    ColumnSums<T> a(n, first, columns);
+// As apply_to_output, of columns first .. first + columns, all of them or, where it gives false, none: at most column_vecs, or
+// wide_column_vecs if they go so.
+template <bool wide, class T>
+APART bool vjp_of_some_outputs(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
+    ColumnSums<T, wide> a(n, first, columns);
     vec<T> most = fill(T(0));
-    a.template add<run_length>([&](ptrdiff_t j, ptrdiff_t i, ptrdiff_t left, vec<T> run) INLINE_LAMBDA {
+    const bool moderate = a.template add<run_length>([&](ptrdiff_t j, ptrdiff_t i, ptrdiff_t left, vec<T> run) INLINE_LAMBDA {
         const vec<T> w = load(v.at(j, i), left, T(0));
         if (!has_fma) most = larger(absolute(w), most);
         return mul_add(load(y.at(j, i), left, T(0)), w, run);
     });
-    if (!a.fold() || !all_moderate(most)) return false;
+    if (!moderate || !all_moderate(most)) return false;
     a.put(z, past, [&](ptrdiff_t j, ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
-        return turned_output(load(y.at(j, i), left, T(0)), load(v.at(j, i), left, T(0)), a.sum[t]);
+        return turned_output(load(y.at(j, i), left, T(0)), load(v.at(j, i), left, T(0)), a.sum(t));
     });
     return true;
+}
+template <class T>
+INLINE bool vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
+    return columns > column_vecs * vec<T>::lanes ? vjp_of_some_outputs<true>(y, v, z, n, first, columns, past) : vjp_of_some_outputs<false>(y, v, z, n, first, columns, past);
 }
 template <class T> constexpr T largest_log = 64;  // of y, which is below 0 in all that is of use; `beyond` counts others, and NaN
 template <class T>
 APART bool log_vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
     const Shared<T> shared = unshifted(T(0));
-    ColumnSums<T> a(n, first, columns);
+    ColumnSums<T, false> a(n, first, columns);
     vec<T> beyond = fill(T(0));
     pair<T> factor[column_vecs], minus[column_vecs];
-    a.template add<1>([&](ptrdiff_t j, ptrdiff_t i, ptrdiff_t left, vec<T> run) INLINE_LAMBDA {
+    const bool moderate = a.template add<1>([&](ptrdiff_t j, ptrdiff_t i, ptrdiff_t left, vec<T> run) INLINE_LAMBDA {
         beyond = beyond + keep(not_below(load(y.at(j, i), left, T(0)), fill(largest_log<T>)), fill(T(1)));
         return run + load(v.at(j, i), left, T(0));
     });
-    if (!a.fold() || any(not_below(beyond, fill(T(1))))) return false;
+    if (!moderate || any(not_below(beyond, fill(T(1))))) return false;
     each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA {
         factor[t] = unshifted_unit(T(0));
-        minus[t] = {fill(T(0)) - a.sum[t].hi, fill(T(0)) - a.sum[t].lo};
+        minus[t] = {fill(T(0)) - a.sum(t).hi, fill(T(0)) - a.sum(t).lo};
         balance(factor[t], minus[t], fill(T(1)));
     });
     a.put(z, past, [&](ptrdiff_t j, ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
