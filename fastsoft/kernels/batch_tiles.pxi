@@ -303,13 +303,13 @@ cdef inline bint set_columns(
 
 
 cdef inline bint goes_by_few(const Batch* b, element* unused) noexcept nogil:
-    """Whether columns of a kept output are of so few classes that they go vec by vec, but not of next to none: the
-    nearest cache holds fewer lines that lie a large power of two apart"""
+    """Whether columns of a kept output are of so few classes that they go vec by vec: the nearest cache holds fewer
+    lines that lie a large power of two apart"""
     cdef Py_ssize_t apart = max(1, min(b.x_step & -b.x_step, PAGE))
     cdef Py_ssize_t most = min(FEW_OUTPUTS, WAYS * PAGE // apart - 1)
     if not is_nearby(b, unused):
         most = max(most, FEW_STREAMS)
-    return 0 < narrow_classes < b.n <= most
+    return narrow_classes > 0 and 1 < b.n <= most
 
 
 cdef inline Py_ssize_t gradient_columns(
@@ -332,28 +332,30 @@ cdef inline Py_ssize_t gradient_columns(
     return 0
 
 
-cdef inline Py_ssize_t output_vecs(const Batch* b, Py_ssize_t count, element* unused) noexcept nogil:
-    """Vecs of `count` columns of a kept output that go side by side: many where the third-level cache holds all that is
-    read, but the second-level cache not even a few of them"""
+cdef inline Py_ssize_t columns_at_once(const Batch* b, Py_ssize_t count, element* unused) noexcept nogil:
+    """Of `count` columns how many at most go side by side, or vec by vec, in one call: of a kept output many where the
+    third-level cache holds all that is read, but the second-level cache not even a few of them"""
     cdef Py_ssize_t size = sizeof(element), few = column_vecs * REGISTER
+    if b.op.kind < VJP_FROM_OUTPUT:
+        return logit_vecs * REGISTER // size
+    if goes_by_few(b, unused):
+        return count
     if b.n <= FEW_STREAMS:
-        return column_vecs // 2
-    if b.op.kind != VJP_FROM_OUTPUT or count * size < 2 * few or 2 * b.n * few <= NEARBY:
-        return column_vecs
-    return wide_column_vecs if 2 * b.rows * b.n * size <= FARTHER else column_vecs
+        return few // 2 // size
+    if b.op.kind != VJP_FROM_OUTPUT or 2 * b.n * few <= NEARBY or 2 * b.rows * b.n * size > FARTHER:
+        return few // size
+    return (few if count * size < 2 * few else wide_column_vecs * REGISTER) // size
 
 
 cdef inline Py_ssize_t all_columns(
     const Batch* b, Py_ssize_t count, Columns[element] x, Columns[element] v, Columns[element] out, element* scratch
 ) noexcept nogil:
     """A derivative of the next `count` columns, as far as they are in order; how many"""
-    cdef Py_ssize_t done = 0, size = sizeof(element), vecs = logit_vecs, most, some, gone
+    cdef Py_ssize_t done = 0, most = columns_at_once(b, count, scratch), some = most, gone
     cdef bint past = b.stream and b.out_step % REGISTER == 0
     if element is float or element is double:
-        if b.op.kind >= VJP_FROM_OUTPUT:
-            vecs = output_vecs(b, count, scratch)
-        most = vecs * REGISTER // size
-        some = to_line(<const element*> out.first, most, past) if past else most
+        if past:
+            some = to_line(<const element*> out.first, most, past)
         if some == 0:
             some = most
         while done < count:

@@ -8,7 +8,7 @@ namespace fastsoft { namespace {
 
 // Side by side, at most; of columns of so many classes that the second-level cache would not hold them from one pass to the
 // next, long runs of memory.
-const int column_vecs = 16, wide_column_vecs = 128;
+const int column_vecs = 16, wide_column_vecs = narrow_classes > 0 ? 128 : column_vecs;
 
 // Calls each(t, i, left) for the vecs of `columns` columns from column `first` on: as Together does, but the last one, of
 // which a part may be there, apart. What each class asks for is little here, and so faster by an eighth.
@@ -102,7 +102,9 @@ APART bool vjp_of_some_outputs(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff
 }
 template <class T>
 INLINE bool vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
-    return columns > column_vecs * vec<T>::lanes ? vjp_of_some_outputs<true>(y, v, z, n, first, columns, past) : vjp_of_some_outputs<false>(y, v, z, n, first, columns, past);
+    if constexpr (wide_column_vecs > column_vecs)
+        if (columns > column_vecs * vec<T>::lanes) return vjp_of_some_outputs<true>(y, v, z, n, first, columns, past);
+    return vjp_of_some_outputs<false>(y, v, z, n, first, columns, past);
 }
 template <class T> constexpr T largest_log = 64;  // of y, which is below 0 in all that is of use; `beyond` counts others, and NaN
 template <class T>
@@ -127,59 +129,74 @@ APART bool log_vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, p
     });
     return true;
 }
-// The same of few classes, whole vec by whole vec, which goes on as long as sum(i, ahead, of) says that all is in order; it
-// sets what turn(y, v, of) asks for, and fetches what lies `ahead` bytes further. How many columns are done.
-template <class Of, class T, class Sum, class Turn>
-INLINE ptrdiff_t few_by_few(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past, Sum sum, Turn turn) {
+// The same of few classes, whole vec by whole vec, which goes on as long as sum(of, load_class) says that all is in order;
+// it sets what turn(y, v, of) asks for, and calls load_class(j) once for each class. How many columns are done.
+template <class Of, class T, class N, class Sum, class Turn>
+INLINE ptrdiff_t few_by_few(Columns<T> y, Columns<T> v, Columns<T> z, N n, ptrdiff_t first, ptrdiff_t columns, bool past, Sum sum, Turn turn) {
     const ptrdiff_t lanes = vec<T>::lanes, ahead = 5 * lanes * sizeof(T) - 1;  // of the fourth vec the end, as in panel_ahead
     ptrdiff_t done = 0;
-    if constexpr (narrow_classes > 0)  // with small registers this is slower
-        for (; done + lanes <= columns; done += lanes) {
-            const ptrdiff_t i = first + done;
-            Of of;
-            if (!sum(i, ahead, of)) break;
-            for (ptrdiff_t j = 0; j < n; j++) {
-                const vec<T> own = turn(load(y.at(j, i), lanes, T(0)), load(v.at(j, i), lanes, T(0)), of);
-                if (past) stream(z.at(j, i), own);
-                else store(z.at(j, i), own, lanes);
-            }
+    for (; done + lanes <= columns; done += lanes) {
+        const ptrdiff_t i = first + done;
+        Of of;
+        const bool ordinary = sum(of, [=](ptrdiff_t j) INLINE_LAMBDA {
+            prefetch((const char*)y.at(j, i) + ahead, 1);
+            prefetch((const char*)v.at(j, i) + ahead, 1);
+            return pair<T>{load(y.at(j, i), lanes, T(0)), load(v.at(j, i), lanes, T(0))};
+        });
+        if (!ordinary) break;
+        for (ptrdiff_t j = 0; j < n; j++) {
+            const vec<T> own = turn(load(y.at(j, i), lanes, T(0)), load(v.at(j, i), lanes, T(0)), of);
+            if (past) stream(z.at(j, i), own);
+            else store(z.at(j, i), own, lanes);
         }
+    }
     return done;
+}
+// some(n); of next to no classes, if those are worth code of their own, with n as a constant. With small registers nothing, for
+// there all this is slower.
+template <bool apart, class Some> INLINE ptrdiff_t of_few(ptrdiff_t n, Some some) {
+    if constexpr (narrow_classes == 0) return 0;
+    else {
+        if constexpr (apart)
+            if (n <= narrow_classes) return with_classes(n, some);
+        return some(n);
+    }
 }
 template <class T>
 APART ptrdiff_t vjp_of_few_outputs(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
-    return few_by_few<pair<T>>(y, v, z, n, first, columns, past, [=](ptrdiff_t i, ptrdiff_t ahead, pair<T>& mean) INLINE_LAMBDA {
-        Sums<T> a;
-        vec<T> most = fill(T(0));
-        sum_in_runs<run_length>(n, a, most, [&](vec<T> run, ptrdiff_t j) INLINE_LAMBDA {
-            const vec<T> w = load(v.at(j, i), (ptrdiff_t)vec<T>::lanes, T(0));
-            prefetch((const char*)y.at(j, i) + ahead, 1);
-            prefetch((const char*)v.at(j, i) + ahead, 1);
-            if (!has_fma) most = larger(absolute(w), most);
-            return mul_add(load(y.at(j, i), (ptrdiff_t)vec<T>::lanes, T(0)), w, run);
-        });
-        mean = {a.hi, finite_part(a.lo)};
-        return all_moderate(most) && all_finite(a.hi);
-    }, [](vec<T> own, vec<T> w, const pair<T>& mean) INLINE_LAMBDA { return turned_output(own, w, mean); });
+    return of_few<true>(n, [&](auto count) INLINE_LAMBDA {
+        return few_by_few<pair<T>>(y, v, z, count, first, columns, past, [=](pair<T>& mean, auto load_class) INLINE_LAMBDA {
+            Sums<T> a;
+            vec<T> most = fill(T(0));
+            sum_in_runs<run_length>(count, a, most, [&](vec<T> run, ptrdiff_t j) INLINE_LAMBDA {
+                const pair<T> both = load_class(j);
+                if (!has_fma) most = larger(absolute(both.lo), most);
+                return mul_add(both.hi, both.lo, run);
+            });
+            mean = {a.hi, finite_part(a.lo)};
+            return all_moderate(most) && all_finite(a.hi);
+        }, [](vec<T> own, vec<T> w, const pair<T>& mean) INLINE_LAMBDA { return turned_output(own, w, mean); });
+    });
 }
 template <class T>
 APART ptrdiff_t log_vjp_of_few_outputs(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
     const Shared<T> shared = unshifted(T(0));
     struct Of { pair<T> factor, minus; };
-    return few_by_few<Of>(y, v, z, n, first, columns, past, [=](ptrdiff_t i, ptrdiff_t ahead, Of& of) INLINE_LAMBDA {
-        Sums<T> a;
-        vec<T> most = fill(T(0)), beyond = fill(T(0));
-        sum_in_runs<1>(n, a, most, [&](vec<T> run, ptrdiff_t j) INLINE_LAMBDA {
-            prefetch((const char*)y.at(j, i) + ahead, 1);
-            prefetch((const char*)v.at(j, i) + ahead, 1);
-            beyond = beyond + keep(not_below(load(y.at(j, i), (ptrdiff_t)vec<T>::lanes, T(0)), fill(largest_log<T>)), fill(T(1)));
-            return run + load(v.at(j, i), (ptrdiff_t)vec<T>::lanes, T(0));
-        });
-        of.factor = unshifted_unit(T(0));
-        of.minus = {fill(T(0)) - a.hi, fill(T(0)) - finite_part(a.lo)};
-        balance(of.factor, of.minus, fill(T(1)));
-        return all_moderate(most) && all_finite(a.hi) && !any(not_below(beyond, fill(T(1))));
-    }, [&](vec<T> own, vec<T> w, const Of& of) INLINE_LAMBDA { return log_turned(exp_unshifted(own, shared), w, of.factor, of.minus, T(1)); });
+    return of_few<begins_next>(n, [&](auto count) INLINE_LAMBDA {
+        return few_by_few<Of>(y, v, z, count, first, columns, past, [=](Of& of, auto load_class) INLINE_LAMBDA {
+            Sums<T> a;
+            vec<T> most = fill(T(0)), beyond = fill(T(0));
+            sum_in_runs<1>(count, a, most, [&](vec<T> run, ptrdiff_t j) INLINE_LAMBDA {
+                const pair<T> both = load_class(j);
+                beyond = beyond + keep(not_below(both.hi, fill(largest_log<T>)), fill(T(1)));
+                return run + both.lo;
+            });
+            of.factor = unshifted_unit(T(0));
+            of.minus = {fill(T(0)) - a.hi, fill(T(0)) - finite_part(a.lo)};
+            balance(of.factor, of.minus, fill(T(1)));
+            return all_moderate(most) && all_finite(a.hi) && !any(not_below(beyond, fill(T(1))));
+        }, [&](vec<T> own, vec<T> w, const Of& of) INLINE_LAMBDA { return log_turned(exp_unshifted(own, shared), w, of.factor, of.minus, T(1)); });
+    });
 }
 
 // ---- from logits ----

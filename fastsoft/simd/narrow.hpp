@@ -64,6 +64,16 @@ template <int n, class T, class Join> INLINE void join_classes(Sums<T>* each, Jo
     if constexpr (n > 3) join(each[1], each[3]);
     join(each[0], each[1]);
 }
+// As sum_in_runs, which of so few classes begins no second one.
+template <int length, int n, class T, class Add> INLINE void sum_in_runs(std::integral_constant<int, n>, Sums<T>& a, vec<T>& size, Add add) {
+    Sums<T> each[n];
+    for (int k = 0; k < n; k++) {
+        each[k] = {add(fill(T(0)), k), fill(T(0)), fill(T(0))};
+        size = larger(absolute(each[k].hi), size);
+    }
+    join_classes<n>(each, [](Sums<T>& to, const Sums<T>& from) INLINE_LAMBDA { merge_values(to, from); });
+    a = each[0];
+}
 // What `add` makes of one start for all classes, and what that lacks, in each of them; these add up exactly.
 template <int n, class T, class Add> INLINE Sums<T> sums_from(T start, Add add) {
     const vec<T, n> before = fill<n>(start);
