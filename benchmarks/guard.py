@@ -40,7 +40,8 @@ class Cell:
 
 
 # Every operation on rows of a middling length; those used most also on one short row, on short, long and large ones,
-# on columns and in the other types; maps of few and of many classes, and some larger than the caches.
+# on columns and in the other types; maps of few and of many classes, and some larger than the caches; and kept outputs,
+# which ask for little but memory.
 CELLS = (
     *(Cell(op.name, (64, 1000), -1, "float32") for op in OPS if op.classes < 2),
     Cell("softmax_jacobian", (64, 10), -1, "float32"),
@@ -58,8 +59,12 @@ CELLS = (
         )
     ),
     Cell("log_softmax", (8192, 128), -1, "float32"),
+    Cell("log_softmax", (1, 131_072), -1, "float32"),
     Cell("softmax_vjp", (64, 1000), -1, "float64"),
     Cell("softmax_vjp", (8192, 128), -1, "float32"),
+    Cell("softmax_vjp_from_output", (4096, 17), -1, "float32"),
+    Cell("softmax_vjp_from_output", (1000, 1000), -1, "float32"),
+    Cell("softmax_vjp_from_output", (1000, 1000), 0, "float64"),
     *(
         Cell(name, shape, 1, "float32")
         for name in ("softmax", "softmax_vjp", "softmax_vjp_from_output", "softmax_cross_entropy_with_grad")
