@@ -347,10 +347,11 @@ def test_columns_that_go_together(op: Operation, isa: str, dtype: str, n: int) -
         x = logits((columns, n), number, largest=40)
         x[columns // 2 : columns // 2 + odd] = assorted((11, n), number)[10 - odd : 10]
         want, turned = function(op)(x), np.ascontiguousarray(x.T)
-        got = function(op)(turned, axis=0)
-        assert np.array_equal(bits(in_rows(got, turned, 0)), bits(in_rows(want, x, -1))), f"{columns} columns"
+        for threads in (1, 2):
+            got = function(op)(turned, axis=0, num_threads=threads)
+            assert np.array_equal(bits(in_rows(got, turned, 0)), bits(in_rows(want, x, -1))), f"{columns} columns"
         if op.classes == 1:
-            assert_same_bits(function(op)(turned, axis=0, out=turned), got)
+            assert_same_bits(function(op)(turned, axis=0, out=turned, num_threads=1 + odd % 2), got)
 
 
 @pytest.mark.parametrize("n", [4, 20, 40])
@@ -371,10 +372,12 @@ def test_small_beside_large_weights(isa: str, dtype: str, n: int) -> None:
 @pytest.mark.parametrize(("n", "megabytes"), [(3, 20), (10, 3), (21, 3), (37, 20)])
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_columns_larger_than_the_caches(op: Operation, isa: str, dtype: str, n: int, megabytes: int) -> None:
-    """Many columns, whose lines of memory begin together, and wherever: what parts of them give."""
+    """Many columns, whose lines of memory begin together, and wherever: what parts of them give; those of next to no
+    classes all ordinary, or hardly any would be written side by side."""
     number = dtype_of(dtype)
     times = (megabytes << 20) // number.itemsize // n // 192
-    few = op.arguments(np.ascontiguousarray(assorted((192, n), number).T), 0)
+    x = assorted((192, n), number) if n > 4 else logits((192, n), number)
+    few = op.arguments(np.ascontiguousarray(x.T), 0)
     arguments = [np.tile(a, (1, times) if a.ndim == 2 else times) for a in few]
     want = np.tile(given(op, *few, axis=0), (1, times))
     for shift in (0, number.itemsize, 16):

@@ -5,7 +5,7 @@ cdef enum:
     STREAM = 16777216  # bytes of result from which it is written past the caches
     PANEL = 262144  # bytes of the tiles that are read side by side
     NEARBY = 1048576  # bytes of an array up to which long runs of it need not be read
-    FARTHER = 16777216  # bytes that the third-level cache holds
+    FARTHER = 16777216  # bytes that may be in a third-level cache
     NARROW = 64  # classes up to which a panel has few tiles, so that the next one is fetched as a whole
     FEW_STREAMS = 16  # classes that can be gone through at once, each of them in several lines of memory
     PAGE = 4096

@@ -333,18 +333,21 @@ cdef inline Py_ssize_t gradient_columns(
 
 
 cdef inline Py_ssize_t columns_at_once(const Batch* b, Py_ssize_t count, element* unused) noexcept nogil:
-    """Of `count` columns how many at most go side by side, or vec by vec, in one call: of a kept output many where the
-    third-level cache holds all that is read, but the second-level cache not even a few of them"""
+    """Of `count` columns how many at most go side by side, or vec by vec, in one call. Of a kept output many where the
+    third-level cache may hold all that is read, but the second-level cache not even a few of them; but not after some
+    that are out of the ordinary, nor in parts, which threads take."""
     cdef Py_ssize_t size = sizeof(element), few = column_vecs * REGISTER
     if b.op.kind < VJP_FROM_OUTPUT:
         return logit_vecs * REGISTER // size
-    if goes_by_few(b, unused):
+    if goes_by_few(b, unused):  # as gradient_columns asks
         return count
     if b.n <= FEW_STREAMS:
         return few // 2 // size
     if b.op.kind != VJP_FROM_OUTPUT or 2 * b.n * few <= NEARBY or 2 * b.rows * b.n * size > FARTHER:
         return few // size
-    return (few if count * size < 2 * few else wide_column_vecs * REGISTER) // size
+    if count < b.shape[b.ndim - 1] or count * size < 2 * few:
+        return few // size
+    return wide_column_vecs * REGISTER // size
 
 
 cdef inline Py_ssize_t all_columns(
@@ -352,6 +355,7 @@ cdef inline Py_ssize_t all_columns(
 ) noexcept nogil:
     """A derivative of the next `count` columns, as far as they are in order; how many"""
     cdef Py_ssize_t done = 0, most = columns_at_once(b, count, scratch), some = most, gone
+    cdef Py_ssize_t few = column_vecs * REGISTER // <Py_ssize_t> sizeof(element)
     cdef bint past = b.stream and b.out_step % REGISTER == 0
     if element is float or element is double:
         if past:
@@ -363,7 +367,9 @@ cdef inline Py_ssize_t all_columns(
             gone = gradient_columns(b, x, v, out, done, some, past, scratch)
             done += gone
             if gone < some:
-                break
+                if some <= few:
+                    break
+                most = few  # of which fewer are left to what goes column by column
             some = most
     return done
 

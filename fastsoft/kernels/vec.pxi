@@ -193,10 +193,6 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     cppclass Seam[T]:
         T* at
     void end_seam[T](Seam[T]&)
-    void scale_some[T](const T* e, T* y, ptrdiff_t left, int vecs, const pair[T]&, Seam[T]*)
-    void log_some[T, How](
-        const T* x, T* y, ptrdiff_t left, int vecs, const Log[T]&, const Shared[T]&, How, Seam[T]*
-    )
     cppclass Stage[T]:
         int count
         bint waits
@@ -256,13 +252,11 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     void fold[T](Sums[T]*, int count, Others)
     void fold_lanes[T, Which](Sums[T]*, ptrdiff_t n, Which)
     void fold_sums[T, Which](Sums[T]*, int count, ptrdiff_t n, Which)
-    bunch[T] scaled[T](bunch[T] e, const pair[T]& r)
     vec[T] scaled[T](vec[T] e, const pair[T]& r)
     pair[T] reciprocal[T](const Sums[T]&, const Shift[T]&, T empty)
     pair[T] log_of_sum[T](const Sums[T]&, const Shift[T]&)
     void log_of_sums[T](const Sums[T]*, const Shift[T]*, int count, pair[T]* log)
     Log[T] log_shift[T](const pair[T]& log, const Shift[T]&, T empty)
-    bunch[T] log_value[T, How](bunch[T] x, const Log[T]&, const Shared[T]&, How)
     vec[T] log_sum_exp[T](const pair[T]& log, const Shift[T]&, vec[T] max)
 
     int run_length

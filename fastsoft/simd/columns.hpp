@@ -24,7 +24,7 @@ template <class T, bool wide> struct ColumnSums {
     static const int vecs = wide ? wide_column_vecs : column_vecs;
     static const ptrdiff_t lanes = vec<T>::lanes;
     ptrdiff_t n, first, columns;
-    pair<T> lane[wide ? 5 : lanes][vecs];  // of wide: as many as a tree over the lanes has on its way
+    pair<T> lane[wide ? (lanes > 8 ? 5 : 4) : lanes][vecs];  // of wide: as many as a tree over the lanes has on its way
 
     INLINE ColumnSums(ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns) : n(n), first(first), columns(columns) {}
     INLINE const pair<T>& sum(ptrdiff_t t) const { return lane[0][t]; }  // of which only hi may be infinite, or NaN
@@ -152,12 +152,12 @@ INLINE ptrdiff_t few_by_few(Columns<T> y, Columns<T> v, Columns<T> z, N n, ptrdi
     }
     return done;
 }
-// some(n); of next to no classes, if those are worth code of their own, with n as a constant. With small registers nothing, for
-// there all this is slower.
-template <bool apart, class Some> INLINE ptrdiff_t of_few(ptrdiff_t n, Some some) {
+// some(n); of next to no classes, if they have code of their own, with n as a constant. With small registers nothing, for there
+// all this is slower.
+template <bool own_code, class Some> INLINE ptrdiff_t of_few(ptrdiff_t n, Some some) {
     if constexpr (narrow_classes == 0) return 0;
     else {
-        if constexpr (apart)
+        if constexpr (own_code)
             if (n <= narrow_classes) return with_classes(n, some);
         return some(n);
     }
@@ -181,8 +181,8 @@ APART ptrdiff_t vjp_of_few_outputs(Columns<T> y, Columns<T> v, Columns<T> z, ptr
 template <class T>
 APART ptrdiff_t log_vjp_of_few_outputs(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
     const Shared<T> shared = unshifted(T(0));
-    struct Of { pair<T> factor, minus; };
-    return of_few<begins_next>(n, [&](auto count) INLINE_LAMBDA {
+    struct Of { pair<T> factor, minus; };  // with two registers to a vec, code for each number of classes gains next to nothing
+    return of_few<(vec<T>::regs < 2)>(n, [&](auto count) INLINE_LAMBDA {
         return few_by_few<Of>(y, v, z, count, first, columns, past, [=](Of& of, auto load_class) INLINE_LAMBDA {
             Sums<T> a;
             vec<T> most = fill(T(0)), beyond = fill(T(0));

@@ -64,7 +64,7 @@ template <int n, class T, class Join> INLINE void join_classes(Sums<T>* each, Jo
     if constexpr (n > 3) join(each[1], each[3]);
     join(each[0], each[1]);
 }
-// As sum_in_runs, which of so few classes begins no second one.
+// As sum_in_runs of gradient.hpp: of so few classes each is a run by itself, whatever `length` they may have.
 template <int length, int n, class T, class Add> INLINE void sum_in_runs(std::integral_constant<int, n>, Sums<T>& a, vec<T>& size, Add add) {
     Sums<T> each[n];
     for (int k = 0; k < n; k++) {
