@@ -100,7 +100,7 @@ cdef inline void sum_overlapped(
         skip, b.room = 0, 0
         if last.waits:
             skip = to_line(b.y, n, last.seam != NULL)
-            end_some(b.from_, b.y, skip, 1, b.factor, b.log, b.shared, how, which, last.seam)
+            end_part(b.from_, b.y, skip, b.factor, b.log, b.shared, how, which, last.seam)
             b.from_ += skip
             b.y += skip
             b.room = n - skip

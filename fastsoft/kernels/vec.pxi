@@ -216,9 +216,8 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         pair[T] factor
         Shared[T] shared
         Log[T] log
-    void end_some[T, How, Which](
-        const T* e, T* y, ptrdiff_t left, int vecs, const pair[T]&, const Log[T]&, const Shared[T]&, How, Which,
-        Seam[T]*
+    void end_part[T, How, Which](
+        const T* e, T* y, ptrdiff_t left, const pair[T]&, const Log[T]&, const Shared[T]&, How, Which, Seam[T]*
     )
     void end_terms[T, How, Which](
         const T* e, T* y, ptrdiff_t first, ptrdiff_t n, const pair[T]&, const Log[T]&, const Shared[T]&, How, Which,

@@ -152,8 +152,8 @@ INLINE ptrdiff_t few_by_few(Columns<T> y, Columns<T> v, Columns<T> z, N n, ptrdi
     }
     return done;
 }
-// some(n); of next to no classes, if they have code of their own, with n as a constant. With small registers nothing, for there
-// all this is slower.
+// some(n), with n as a constant if it is next to nothing and has `own_code`, which is worth it where little is done for each
+// class. With small registers nothing, for there all this is slower.
 template <bool own_code, class Some> INLINE ptrdiff_t of_few(ptrdiff_t n, Some some) {
     if constexpr (narrow_classes == 0) return 0;
     else {
@@ -181,8 +181,8 @@ APART ptrdiff_t vjp_of_few_outputs(Columns<T> y, Columns<T> v, Columns<T> z, ptr
 template <class T>
 APART ptrdiff_t log_vjp_of_few_outputs(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
     const Shared<T> shared = unshifted(T(0));
-    struct Of { pair<T> factor, minus; };  // with two registers to a vec, code for each number of classes gains next to nothing
-    return of_few<(vec<T>::regs < 2)>(n, [&](auto count) INLINE_LAMBDA {
+    struct Of { pair<T> factor, minus; };
+    return of_few<false>(n, [&](auto count) INLINE_LAMBDA {
         return few_by_few<Of>(y, v, z, count, first, columns, past, [=](Of& of, auto load_class) INLINE_LAMBDA {
             Sums<T> a;
             vec<T> most = fill(T(0)), beyond = fill(T(0));
