@@ -130,11 +130,13 @@ APART bool log_vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, p
     return true;
 }
 // The same of few classes, whole vec by whole vec, which goes on as long as sum(of, load_class) says that all is in order;
-// it sets what turn(y, v, of) asks for, and calls load_class(j) once for each class. How many columns are done.
+// it sets what turn(y, v, of) asks for, and calls load_class(j) once for each class. How many columns are done: with small
+// registers, where this is slower, none.
 template <class Of, class T, class N, class Sum, class Turn>
 INLINE ptrdiff_t few_by_few(Columns<T> y, Columns<T> v, Columns<T> z, N n, ptrdiff_t first, ptrdiff_t columns, bool past, Sum sum, Turn turn) {
     const ptrdiff_t lanes = vec<T>::lanes, ahead = 5 * lanes * sizeof(T) - 1;  // of the fourth vec the end, as in panel_ahead
     ptrdiff_t done = 0;
+    if constexpr (narrow_classes == 0) return done;
     for (; done + lanes <= columns; done += lanes) {
         const ptrdiff_t i = first + done;
         Of of;
@@ -152,19 +154,9 @@ INLINE ptrdiff_t few_by_few(Columns<T> y, Columns<T> v, Columns<T> z, N n, ptrdi
     }
     return done;
 }
-// some(n), with n as a constant if it is next to nothing and has `own_code`, which is worth it where little is done for each
-// class. With small registers nothing, for there all this is slower.
-template <bool own_code, class Some> INLINE ptrdiff_t of_few(ptrdiff_t n, Some some) {
-    if constexpr (narrow_classes == 0) return 0;
-    else {
-        if constexpr (own_code)
-            if (n <= narrow_classes) return with_classes(n, some);
-        return some(n);
-    }
-}
 template <class T>
 APART ptrdiff_t vjp_of_few_outputs(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
-    return of_few<true>(n, [&](auto count) INLINE_LAMBDA {
+    const auto of = [&](auto count) INLINE_LAMBDA {  // n, as a constant where it is next to nothing
         return few_by_few<pair<T>>(y, v, z, count, first, columns, past, [=](pair<T>& mean, auto load_class) INLINE_LAMBDA {
             Sums<T> a;
             vec<T> most = fill(T(0));
@@ -176,27 +168,26 @@ APART ptrdiff_t vjp_of_few_outputs(Columns<T> y, Columns<T> v, Columns<T> z, ptr
             mean = {a.hi, finite_part(a.lo)};
             return all_moderate(most) && all_finite(a.hi);
         }, [](vec<T> own, vec<T> w, const pair<T>& mean) INLINE_LAMBDA { return turned_output(own, w, mean); });
-    });
+    };
+    return n <= narrow_classes ? with_classes(n, of) : of(n);
 }
 template <class T>
 APART ptrdiff_t log_vjp_of_few_outputs(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
     const Shared<T> shared = unshifted(T(0));
     struct Of { pair<T> factor, minus; };
-    return of_few<false>(n, [&](auto count) INLINE_LAMBDA {
-        return few_by_few<Of>(y, v, z, count, first, columns, past, [=](Of& of, auto load_class) INLINE_LAMBDA {
-            Sums<T> a;
-            vec<T> most = fill(T(0)), beyond = fill(T(0));
-            sum_in_runs<1>(count, a, most, [&](vec<T> run, ptrdiff_t j) INLINE_LAMBDA {
-                const pair<T> both = load_class(j);
-                beyond = beyond + keep(not_below(both.hi, fill(largest_log<T>)), fill(T(1)));
-                return run + both.lo;
-            });
-            of.factor = unshifted_unit(T(0));
-            of.minus = {fill(T(0)) - a.hi, fill(T(0)) - finite_part(a.lo)};
-            balance(of.factor, of.minus, fill(T(1)));
-            return all_moderate(most) && all_finite(a.hi) && !any(not_below(beyond, fill(T(1))));
-        }, [&](vec<T> own, vec<T> w, const Of& of) INLINE_LAMBDA { return log_turned(exp_unshifted(own, shared), w, of.factor, of.minus, T(1)); });
-    });
+    return few_by_few<Of>(y, v, z, n, first, columns, past, [=](Of& of, auto load_class) INLINE_LAMBDA {
+        Sums<T> a;
+        vec<T> most = fill(T(0)), beyond = fill(T(0));
+        sum_in_runs<1>(n, a, most, [&](vec<T> run, ptrdiff_t j) INLINE_LAMBDA {
+            const pair<T> both = load_class(j);
+            beyond = beyond + keep(not_below(both.hi, fill(largest_log<T>)), fill(T(1)));
+            return run + both.lo;
+        });
+        of.factor = unshifted_unit(T(0));
+        of.minus = {fill(T(0)) - a.hi, fill(T(0)) - finite_part(a.lo)};
+        balance(of.factor, of.minus, fill(T(1)));
+        return all_moderate(most) && all_finite(a.hi) && !any(not_below(beyond, fill(T(1))));
+    }, [&](vec<T> own, vec<T> w, const Of& of) INLINE_LAMBDA { return log_turned(exp_unshifted(own, shared), w, of.factor, of.minus, T(1)); });
 }
 
 // ---- from logits ----

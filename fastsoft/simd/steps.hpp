@@ -85,16 +85,16 @@ INLINE void end_some(const T* x, T* y, ptrdiff_t left, int vecs, const pair<T>& 
     if constexpr (std::is_same<Which, All>::value) scale_some(x, y, left, vecs, factor, seam);
     else log_some(x, y, left, vecs, log, s, how, seam);
 }
-// Of less than a vec; a function where that takes a loop.
+// Of at most a vec, which may be nothing; a function where a part of one takes a loop.
 template <class T, class How, class Which>
 APART void end_part_apart(const T* x, T* y, ptrdiff_t left, const pair<T>& factor, const Log<T>& log, const Shared<T>& s, How how, Which which, Seam<T>* seam) {
     end_some(x, y, left, 1, factor, log, s, how, which, seam);
 }
 template <class T, class How, class Which>
 INLINE void end_part(const T* x, T* y, ptrdiff_t left, const pair<T>& factor, const Log<T>& log, const Shared<T>& s, How how, Which which, Seam<T>* seam) {
-    if constexpr (vec<T>::regs > 1) {
-        if (left > 0) end_part_apart(x, y, left, factor, log, s, how, which, seam);
-    } else end_some(x, y, left, 1, factor, log, s, how, which, seam);
+    if (left <= 0) return;
+    if constexpr (vec<T>::regs > 1) end_part_apart(x, y, left, factor, log, s, how, which, seam);
+    else end_some(x, y, left, 1, factor, log, s, how, which, seam);
 }
 // n of them, the first few, up to a line of memory, by themselves.
 template <class T, class How, class Which>
@@ -102,7 +102,7 @@ INLINE void end_terms(const T* x, T* y, ptrdiff_t first, ptrdiff_t n, const pair
     constexpr int vecs = vec<T>::regs > 2 ? 1 : 2 * exp_vecs;  // long runs of memory are faster
     constexpr ptrdiff_t lanes = vec<T>::lanes, step = vecs * lanes;
     for (ptrdiff_t i = 0, some = first; i < n; some = n - i) {
-        if (some > 0) end_part(x + i, y + i, some, factor, log, s, how, which, seam);
+        end_part(x + i, y + i, some, factor, log, s, how, which, seam);
         for (i += some; i + step <= n; i += step) end_some(x + i, y + i, step, vecs, factor, log, s, how, which, seam);
         if (vecs > 1)
             for (; i + lanes <= n; i += lanes) end_some(x + i, y + i, lanes, 1, factor, log, s, how, which, seam);
