@@ -30,6 +30,7 @@ from helpers import (
     lengths,
     logits,
     result_shape,
+    softmax_family,
     with_temperature,
 )
 
@@ -190,6 +191,27 @@ def test_long_rows(op: Operation, isa: str, dtype: str) -> None:
     rows = [logits((1, n), dtype), np.full((1, n), 0.3, dtype), -np.arange(n, dtype=dtype)[None] / 1000]
     for x in rows:
         assert_accurate(op, function(op)(x), x)
+
+
+@softmax_family
+@pytest.mark.parametrize("dtype", WORK)
+def test_blocks_far_apart(op: Operation, isa: str, dtype: str) -> None:
+    """Rows so long that each block of 8192 classes is shifted by itself: whatever lies between the blocks' maxima."""
+    n = 90_005
+    x = np.repeat(logits((1, n), dtype), 9, axis=0)
+    block = np.arange(n) // 8192
+    x[0] = np.sort(x[0])
+    x[1] = -x[0]
+    x[2] += np.linspace(-150, 100, n)
+    x[3, block != 4] -= 60
+    x[4] -= np.array([0, 30, 70, 88, 104, 150, 400, 1000])[block % 8]
+    x[5, block % 3 == 1] = -math.inf
+    x[6, block > 0] = -1e30
+    x[7] = np.array([0, -1, -2, -20])[block % 4]  # maxima that many share, in some blocks below that of the row
+    x[8, block == 10] += 250
+    assert_accurate(op, function(op)(x), x)
+    columns = np.ascontiguousarray(np.concatenate([x, x]).T)  # enough to go side by side
+    assert_accurate(op, function(op)(columns, 0), columns, 0)
 
 
 @pytest.mark.parametrize("dtype", WORK)

@@ -276,6 +276,35 @@ def test_rows_that_share_lines(isa: str, dtype: str, n: int) -> None:
             assert_same_bits(out, np.resize(part, (rows, n)))
 
 
+@softmax_family
+@pytest.mark.parametrize("n", [65_537, 73_728, 90_005])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_long_rows(op: Operation, isa: str, dtype: str, n: int) -> None:
+    """Rows whose blocks are shifted each by itself, ordinary ones beside others, blocks far apart: alone, shared among
+    threads, in batches, also past the caches, strided, in columns, and in place."""
+    number = dtype_of(dtype)
+    x = assorted((12, n), number)
+    x[3] -= (np.arange(n) // 8192 % 3 * 60).astype(number)
+    x[10] = np.sort(x[10])
+    for options in ways(op):
+        want = np.stack([function(op)(row, num_threads=1, **options) for row in x])
+        assert_same_bits(function(op)(x, num_threads=1, **options), want)
+        assert_same_bits(function(op)(x, num_threads=2, **options), want)
+        assert_same_bits(np.stack([function(op)(row, num_threads=2, **options) for row in x]), want)
+        assert_same_bits(function(op)(np.repeat(x, 2, -1)[:, ::2], **options), want)
+        for times in (1, 2):  # few columns are made rows
+            columns = function(op)(np.concatenate([x] * times).T.copy(), 0, **options)
+            assert_same_bits(columns.T if columns.ndim == 2 else columns, np.concatenate([want] * times))
+        if op.name != "logsumexp":
+            for shift in (0, 16):
+                out = moved(x, shift)
+                assert_same_bits(function(op)(out, out=out, **options), want)
+    rows = (18 << 20) // (n * number.itemsize)
+    large, of_all = np.resize(x, (rows, n)), np.resize(function(op)(x), (rows, *want.shape[1:]))
+    assert_same_bits(function(op)(large, num_threads=1), of_all)
+    assert_same_bits(function(op)(large, num_threads=1, out=moved(of_all, 16)), of_all)
+
+
 def moved(a: Array, shift: int) -> Array:
     """A copy that starts so many bytes further on."""
     b = np.empty(a.nbytes + 64, np.uint8)[shift : shift + a.nbytes].view(a.dtype).reshape(a.shape)

@@ -132,6 +132,24 @@ cdef inline bint keeps_apart(const Batch* b) noexcept nogil:
     return b.stream and b.op.kind == SOFTMAX
 
 
+cdef inline bint goes_long(const Batch* b, element* unused) noexcept nogil:
+    return is_long(&b.op, b.n) and not by_tiles(b, sizeof(element))
+
+
+cdef inline Py_ssize_t long_size(const Batch* b) noexcept nogil:
+    """Bytes of what the blocks of a long row give"""
+    return (b.n + BLOCK - 1) // BLOCK * sizeof(Block[float])
+
+
+cdef inline Py_ssize_t long_parts(const Batch* b, Py_ssize_t worksize, element* unused) noexcept nogil:
+    """Where that begins in scratch: after the exponentials of a row, if they are kept apart, or the rows that are read
+    together, where they do not lie simply"""
+    cdef Py_ssize_t rows = rows_at_once(b, unused)
+    if are_contiguous(b, unused):
+        rows = 1 if keeps_apart(b) else 0
+    return (rows * b.n * worksize + REGISTER - 1) // REGISTER * REGISTER
+
+
 cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t worksize, element* unused) noexcept nogil:
     """Bytes that each thread needs"""
     cdef bint second = b.op.kind == TARGETS or b.v != NULL
@@ -139,6 +157,8 @@ cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t worksize, element
     if by_tiles(b, sizeof(element)):
         tiles = tiles_together(b, unused)  # short rows may have a second number for each class, or two arguments
         return tile_apart(b.n) * REGISTER * (max(2 * TILES, tiles) if b.n <= TURNED else tiles)
+    if goes_long(b, unused):  # one row waits while the next one is on its way
+        return 2 * (long_parts(b, worksize, unused) + long_size(b)) + REGISTER
     if goes_overlapped(b, unused):
         return REGISTER + (2 * b.n * worksize * rows_at_once(b, unused) if keeps_apart(b) else 0)
     if as_they_lie(b, unused) or goes_overlapped_output(b, unused):
@@ -212,6 +232,9 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
     cdef Py_ssize_t i = start
     cdef bint tiled = by_tiles(b, sizeof(element)), columns = are_columns(b)
     cdef Py_ssize_t count = stop - start if as_they_lie(b, unused) else rows_at_once(b, unused), some
+    cdef Py_ssize_t worksize = sizeof(double) if element is double else sizeof(float)
+    cdef Team one
+    cdef Team* team = NULL
     if goes_overlapped(b, unused):
         if element is double:
             run_overlapped[double](b, start, stop, <double*> scratch)
@@ -224,6 +247,15 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
         else:
             run_overlapped_output[float](b, start, stop, <float*> scratch)
         i = stop
+    elif goes_long(b, unused):
+        one.threads, one.parts = 1, scratch + long_parts(b, worksize, unused)
+        team = &one
+        if are_contiguous(b, unused):
+            if element is double:
+                run_long[double](b, start, stop, scratch, 0)
+            else:
+                run_long[float](b, start, stop, scratch, 0)
+            i = stop
     while i < stop:
         some = direct_columns(b, i, stop, <element*> scratch)
         if some > 0:
@@ -237,9 +269,9 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
         else:
             some = min(count, evenly_from(b, i, stop) if columns else stop - i)
             if element is double:
-                some_rows[double, element](b, i, some, <double*> scratch, unused, NULL)
+                some_rows[double, element](b, i, some, <double*> scratch, unused, team)
             else:
-                some_rows[float, element](b, i, some, <float*> scratch, unused, NULL)
+                some_rows[float, element](b, i, some, <float*> scratch, unused, team)
         i += some
     if b.stream:
         fence()

@@ -21,6 +21,12 @@ cdef inline bint group(
     cdef Wide wide
     cdef vec[floating] tops[16]
     cdef int beyond
+    if team != NULL:
+        if is_long(op, n):
+            if long_row(x[0], y[0], n, op, team):
+                return True
+            if team.threads == 1:
+                team = NULL
     if op.kind >= VJP_FROM_OUTPUT:
         apply_to_output(x, v, y, count, n, op, first, team)
         return True

@@ -3,6 +3,7 @@
 cdef enum:
     REGISTER = 64  # bytes of a vec
     BLOCK = 8192  # classes that are summed in one go: part of the definition of a result's bits
+    LONG_ROW = 65536  # classes beyond which a row's blocks are shifted each by itself (long.pxi): likewise
     SHORT = 32  # classes up to which rows go side by side, in a tile;
     TURNED = 48  # of softmax and its like where turning them round is fast
     TILES = 4  # that are computed at once

@@ -4,7 +4,7 @@
 
 cdef inline bint goes_overlapped(const Batch* b, element* unused) noexcept nogil:
     """Whether rows lie so that they need no scratch, but for what is written past the caches"""
-    if b.op.kind > LOGSUMEXP or b.op.how == WIDE or by_tiles(b, sizeof(element)):
+    if b.op.kind > LOGSUMEXP or b.op.how == WIDE or is_long(&b.op, b.n) or by_tiles(b, sizeof(element)):
         return False
     return are_contiguous(b, unused)
 
@@ -65,7 +65,7 @@ cdef inline void end_rows(Stage[floating]* s, Py_ssize_t n, How how, Which which
     s.waits = False
 
 
-cdef inline void end_all(Stage[floating]* s, Py_ssize_t n, const Operation* op) noexcept nogil:
+cdef void end_all(Stage[floating]* s, Py_ssize_t n, const Operation* op) noexcept nogil:
     cdef Plain plain
     cdef Scaled scaled
     cdef All all_terms
@@ -131,23 +131,27 @@ cdef inline void end_few(Stage[floating]* s, Py_ssize_t n, Which which) noexcept
     s.waits = False
 
 
-cdef inline void apply_overlapped(
-    Stage[floating]* last, Stage[floating]* now, Stage[floating]* next, Py_ssize_t n, const Operation* op, How how,
-    Which which
+cdef void apply_overlapped(
+    Stage[floating]* last, Stage[floating]* now, Stage[floating]* next, Py_ssize_t n, const Operation* op, Within how,
+    Which which, Block[floating]* block
 ) noexcept nogil:
-    """The sums of `now`, and what they give, but for the last step; all maxima of `next`"""
+    """The sums of `now`, and what they give, but for the last step; all maxima of `next`. Of a block of a long row no
+    more than its sums."""
     cdef Shift[floating] s
     cdef Sums[floating] sums[16]
     cdef floating zero = 0
     cdef int r
     cdef bint spare = together > 1 or floating is double or Which is All  # registers, to end log_softmax beside them
-    cdef bint few = How is Plain and are_few(n, zero) and now.seam == NULL and (spare or not last.waits)
-    group_shift(now.x, now.count, n, now.tops[0], op, how, &s)
+    cdef bint few = Within is Plain and are_few(n, zero) and now.seam == NULL and (spare or not last.waits)
+    if block != NULL:
+        s.each = block_shift(block[0], now.tops[0], op.factor, how)
+    else:
+        group_shift(now.x, now.count, n, now.tops[0], op, how, &s)
     if next.count == 0 and last.waits:
         for r in range(now.count):
             next.x[r] = now.x[r]  # for their maxima, of which nothing is made
     if (next.count == now.count or next.count == 0 and last.waits) and (not last.waits or last.count == now.count):
-        if How is Plain:
+        if Within is Plain:
             if few:
                 few_overlapped(last[0], now[0], next[0], n, s.each, how, which, &sums[0])
                 end_few(last, n, which)
@@ -159,6 +163,9 @@ cdef inline void apply_overlapped(
         rows_sum(
             now.x, now.e if Which is All else <floating**> NULL, now.count, n, &s.each, how, which, NULL, &sums[0]
         )
+    if block != NULL:
+        block.sums = sums[0]
+        return
     fold_sums(&sums[0], now.count, n, which)
     if Which is All:
         now.factor = reciprocal(sums[0], s, <floating> op.empty)
@@ -170,16 +177,24 @@ cdef inline void apply_overlapped(
         log_results(now.x, now.y, now.count, n, now.tops[0], &sums[0], &s, op, how, NULL)
 
 
-cdef inline void apply_overlapped_as(
-    Stage[floating]* last, Stage[floating]* now, Stage[floating]* next, Py_ssize_t n, const Operation* op, How how
+cdef void apply_overlapped_as(
+    Stage[floating]* last, Stage[floating]* now, Stage[floating]* next, Py_ssize_t n, const Operation* op,
+    Block[floating]* block
 ) noexcept nogil:
-    """apply_overlapped with the terms that the operation takes"""
+    """apply_overlapped as the operation asks for it"""
+    cdef Plain plain
+    cdef Scaled scaled
     cdef All all_terms
     cdef Others others
     if op.kind == SOFTMAX:
-        apply_overlapped(last, now, next, n, op, how, all_terms)
+        if op.how == SCALED:
+            apply_overlapped(last, now, next, n, op, scaled, all_terms, block)
+        else:
+            apply_overlapped(last, now, next, n, op, plain, all_terms, block)
+    elif op.how == SCALED:
+        apply_overlapped(last, now, next, n, op, scaled, others, block)
     else:
-        apply_overlapped(last, now, next, n, op, how, others)
+        apply_overlapped(last, now, next, n, op, plain, others, block)
 
 
 cdef inline void run_overlapped(
@@ -192,8 +207,6 @@ cdef inline void run_overlapped(
     cdef Stage[floating]* next = &stages[2]
     cdef Stage[floating]* spare
     cdef Seam[floating] seam
-    cdef Plain plain
-    cdef Scaled scaled
     cdef Py_ssize_t i = start, g = 0, size = b.n * rows_in_group(b, REGISTER // sizeof(floating))
     last.waits = False
     seam.at = NULL
@@ -209,10 +222,8 @@ cdef inline void run_overlapped(
             end_all(last, b.n, &b.op)
             group_or_rows(now.x, NULL, now.y, now.count, b.n, &b.op, i, NULL)
             rows_max(next.x, next.count, b.n, False, NULL, next.tops)
-        elif b.op.how == SCALED:
-            apply_overlapped_as(last, now, next, b.n, &b.op, scaled)
         else:
-            apply_overlapped_as(last, now, next, b.n, &b.op, plain)
+            apply_overlapped_as(last, now, next, b.n, &b.op, <Block[floating]*> NULL)
         i += now.count
         spare = last
         last, now, next = now, next, spare

@@ -178,7 +178,7 @@ cdef inline bint log_vjp_tiles(
         if not all_moderate(largest):
             return False
     for t in range(count):
-        tile_sum(x + t * size, True, n, &s[t].each, plain, others, of_tile(ahead, t), &sums[t])
+        tile_sum(x + t * size, True, n, &s[t].each, op, plain, others, of_tile(ahead, t), &sums[t])
     for t in range(count):
         set_log_vjp(a[t], sums[t], total[t], s[t], middle[t], fill(one), op.factor)
         beyond = beyond + (a[t].factor.hi + a[t].minus.hi)
@@ -217,7 +217,7 @@ cdef inline bint loss_tiles(
         take_labels(op.labels + row + t * lanes, weights, rows - t * lanes, n, label[t], own[t].weight)
         own[t].x = class_of(<const floating*> x + t * size, label[t], n)
     for t in range(count):
-        tile_sum(x + t * size, gradient, n, &s[t].each, plain, others, of_tile(ahead, t), &sums[t])
+        tile_sum(x + t * size, gradient, n, &s[t].each, op, plain, others, of_tile(ahead, t), &sums[t])
     log_of_sums(&sums[0], s, count, &log[0])
     for t in range(count):
         own[t].e = class_of(<const floating*> x + t * size, label[t], n)
@@ -268,7 +268,7 @@ cdef inline bint target_tiles(
             store(each + j, w, lanes)
         sum_of_runs(<const floating*> each, n, run_length, shortfalls[t], largest)
     for t in range(count):
-        tile_sum(x + t * size, True, n, &s[t].each, plain, others, of_tile(ahead, t), &sums[t])
+        tile_sum(x + t * size, True, n, &s[t].each, op, plain, others, of_tile(ahead, t), &sums[t])
     log_of_sums(&sums[0], s, count, &log[0])
     for t in range(count):
         set_target_loss(

@@ -59,32 +59,44 @@ cdef inline void tile_others(
 
 
 cdef inline void tile_lanes(
-    floating* x, bint keep, Py_ssize_t n, const Shared[floating]* shared, How how, Which which, const Ahead* ahead,
-    Sums[floating]* lane
+    floating* x, bint keep, Py_ssize_t n, const Shared[floating]* shared, const Operation* op, How how, Which which,
+    const Ahead* ahead, Sums[floating]* lane
 ) noexcept nogil:
     """Sum of exp(x_j - max), class j into lane j mod lanes, by blocks; with `keep` the terms take the place of x"""
-    cdef Py_ssize_t i, j, start, stop, lanes = REGISTER // sizeof(floating)
+    cdef Py_ssize_t i, j, start, stop, size = n, lanes = REGISTER // sizeof(floating)
+    cdef bint apart = How is not Wide and is_long(op, n)  # as in long.pxi
     cdef Shared[floating] s = shared[0]
     cdef Sums[floating] block[16]
+    cdef Block[floating] own
     for start from 0 <= start < n by BLOCK:
         stop = min(n, start + BLOCK)
+        if apart:
+            size = stop - start
+            s = block_shift(own, tile_max(x + start * lanes, size), op.factor, how)
         for i in range(lanes):
-            begin(block[i], n, which)
+            begin(block[i], size, which)
         for j from start <= j < stop by exp_together:
             if ahead != NULL:
                 fetch(ahead[0], j, exp_together)
             tile_lanes_some(block, x, keep, j, n, s, how, which)
         for i in range(lanes):
-            finish(block[i], n, which, stop - start == BLOCK)
-            if start == 0:
+            finish(block[i], size, which, stop - start == BLOCK)
+            if apart:
+                own.sums = block[i]
+                if start == 0:
+                    begin_runs(lane[i])
+                add_block(lane[i], own, shared[0], Which is Others)
+            elif start == 0:
                 lane[i] = block[i]
             else:
                 merge(lane[i], block[i])
+        if apart and keep:
+            lower(x + start * lanes, size * lanes, shift_of(own, shared[0]))
 
 
 cdef inline void tile_sum(
-    floating* x, bint keep, Py_ssize_t n, const Shared[floating]* shared, How how, Which which, const Ahead* ahead,
-    Sums[floating]* total
+    floating* x, bint keep, Py_ssize_t n, const Shared[floating]* shared, const Operation* op, How how, Which which,
+    const Ahead* ahead, Sums[floating]* total
 ) noexcept nogil:
     """Sum of exp(x_j - max), with `keep` in place of x_j"""
     cdef Sums[floating] lane[16]
@@ -95,7 +107,7 @@ cdef inline void tile_sum(
     elif n <= TURNED:
         tile_others(x, keep, n, shared, how, ahead, total)
         return
-    tile_lanes(x, keep, n, shared, how, which, ahead, lane)
+    tile_lanes(x, keep, n, shared, op, how, which, ahead, lane)
     fold_lanes(&lane[0], n, which)
     total[0] = lane[0]
 
@@ -150,13 +162,16 @@ cdef inline void apply_tiles(
             set_largest(s[t], how)
     if op.kind == SOFTMAX:
         for t in range(count):
-            tile_sum(x + t * size, True, n, &s[t].each, how, all_terms, of_tile(ahead, t), &sums[t])
+            tile_sum(x + t * size, True, n, &s[t].each, op, how, all_terms, of_tile(ahead, t), &sums[t])
         for t in range(count):
             factor[t] = reciprocal(sums[t], s[t], <floating> op.empty)
+            if How is not Wide:
+                if is_long(op, n):
+                    round_factor(factor[t])
             mend_factor(x + t * size, n * lanes, &factor[t])
         return
     for t in range(count):
-        tile_sum(x + t * size, op.kind >= JACOBIAN, n, &s[t].each, how, others, of_tile(ahead, t), &sums[t])
+        tile_sum(x + t * size, op.kind >= JACOBIAN, n, &s[t].each, op, how, others, of_tile(ahead, t), &sums[t])
     if op.kind >= JACOBIAN:
         for t in range(count):
             q = rest(sums[t], s[t])

@@ -409,6 +409,29 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     void leave(control)
     int64_t now()
 
+cdef extern from "long.hpp" namespace "fastsoft" nogil:
+    cppclass Block[T]:
+        Sums[T] sums
+        vec[T] top
+    void add_block[T](Sums[T]& to, const Block[T]&, const Shared[T]& row, bint others)
+    Shared[T] block_shift[T, How](Block[T]&, vec[T] top, const Factor&, How)
+    Shift[T] row_shift[T, How](vec[T] top, const Factor&, How)
+    vec[T] shift_of[T](const Block[T]&, const Shared[T]& row)
+    void lower[T](T* e, ptrdiff_t n, vec[T] k)
+    void round_factor[T](pair[T]&)
+    pair[T] lowered_factor[T](const pair[T]&, T* e, ptrdiff_t n, const Block[T]&, const Shared[T]& row)
+    cppclass LongRow[T]:
+        const T* x
+        T* e
+        T* y
+        Block[T]* blocks
+        ptrdiff_t ahead
+        bint past
+        bint waits
+        Shared[T] shared
+        pair[T] factor
+        Log[T] log
+
 cdef extern from "lone.hpp" namespace "fastsoft" nogil:
     bint lone_softmax[T](const T* x, T* y, ptrdiff_t n)
     bint lone_log_softmax[T](const T* x, T* y, ptrdiff_t n)
@@ -496,6 +519,10 @@ ctypedef fused How:  # how x enters exp
     Plain
     Scaled
     Wide
+
+ctypedef fused Within:  # the same of what is within reach
+    Plain
+    Scaled
 
 ctypedef fused Which:  # which terms a sum takes
     All
