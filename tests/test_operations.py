@@ -31,6 +31,7 @@ from helpers import (
     logits,
     result_shape,
     softmax_family,
+    takes,
     with_temperature,
 )
 
@@ -212,6 +213,19 @@ def test_blocks_far_apart(op: Operation, isa: str, dtype: str) -> None:
     assert_accurate(op, function(op)(x), x)
     columns = np.ascontiguousarray(np.concatenate([x, x]).T)  # enough to go side by side
     assert_accurate(op, function(op)(columns, 0), columns, 0)
+
+
+@softmax_family
+@pytest.mark.parametrize("dtype", WORK)
+def test_long_rows_at_the_edge_of_reach(op: Operation, isa: str, dtype: str) -> None:
+    """Maxima around where x / T no longer goes into exp as it is, on both sides of 0, one class far ahead of the others."""
+    options = {"temperature": 0.96} if takes(op, "temperature") else {}
+    edges = [edge * (0.96 if options else 1) for edge in (300.0, 1300.0, 131_072.0, 524_288.0)]
+    for top in (sign * edge for edge in edges for sign in (-1, 1)):
+        row = np.full((3, 65_537), top - 28.8, dtype)
+        row[:, 5] = np.asarray(top, dtype) + np.spacing(np.asarray(top, dtype)) * np.array([-1, 0, 1], dtype)
+        y = function(op)(row, **options)
+        assert_accurate(op, y, row, bound=temperature_bound(op, dtype_of(dtype)), **options)
 
 
 @pytest.mark.parametrize("dtype", WORK)

@@ -158,7 +158,7 @@ cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t worksize, element
         tiles = tiles_together(b, unused)  # short rows may have a second number for each class, or two arguments
         return tile_apart(b.n) * REGISTER * (max(2 * TILES, tiles) if b.n <= TURNED else tiles)
     if goes_long(b, unused):  # one row waits while the next one is on its way
-        return 2 * (long_parts(b, worksize, unused) + long_size(b)) + REGISTER
+        return (2 if are_contiguous(b, unused) else 1) * (long_parts(b, worksize, unused) + long_size(b)) + REGISTER
     if goes_overlapped(b, unused):
         return REGISTER + (2 * b.n * worksize * rows_at_once(b, unused) if keeps_apart(b) else 0)
     if as_they_lie(b, unused) or goes_overlapped_output(b, unused):
@@ -199,7 +199,8 @@ cdef inline void some_rows(
     cdef bint as_it_lies = same and b.x_step == sizeof(element) and b.where == NULL
     cdef bint targets = makes_targets(b)
     cdef bint v_as_it_lies = same and b.v != NULL and b.v_step == sizeof(element) and not targets
-    cdef bint streams = b.stream and same and b.out_step == sizeof(element) and results > 1 and team == NULL
+    cdef bint alone = team == NULL or team.threads == 1
+    cdef bint streams = b.stream and same and b.out_step == sizeof(element) and results > 1 and alone
     cdef bint out_as_it_lies = same and b.out_step == sizeof(element) and not streams
     if not as_it_lies:
         gather_rows(b, b.x, b.x_stride, b.x_step, i, count, scratch, unused)

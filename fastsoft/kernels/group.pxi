@@ -14,8 +14,8 @@ cdef inline bint group(
     const floating** x, const floating** v, floating** y, int count, Py_ssize_t n, const Operation* op,
     Py_ssize_t first, const Team* team
 ) noexcept nogil:
-    """Rows first .. first + count of the batch, the one row shared among a team unless that is NULL; false, and
-    nothing done, where the rows do not all ask for the same way"""
+    """Rows first .. first + count of the batch, the one row by a team unless that is NULL; false, and nothing done,
+    where the rows do not all ask for the same way"""
     cdef Plain plain
     cdef Scaled scaled
     cdef Wide wide

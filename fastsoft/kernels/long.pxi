@@ -1,6 +1,7 @@
 # Long rows, contiguous and in their work type: each block as if it were a row (overlap.pxi), with the maximum of the
 # next block and the last step of the same block of the row before. So memory is gone through twice, not three times:
-# once for maxima and sums, and once for the last step. What lies in tiles does the same in tiles.pxi.
+# once for maxima and sums, and once for the last step; softmax in place asks for the maximum beforehand, for then there
+# is no way back to the logits. Tiles have the same bits (tiles.pxi).
 
 cdef inline bint is_long(const Operation* op, Py_ssize_t n) noexcept nogil:
     return n > LONG_ROW and op.kind <= LOGSUMEXP and op.how != WIDE
@@ -62,8 +63,6 @@ cdef void long_sums(
         next.x[0], next.count = row.x + end, 1 if k + 1 < stop and end + BLOCK <= n else 0
         apply_overlapped_as(&before, &now, &next, end - k * BLOCK, op, &row.blocks[k])
     end_seam(seam)
-    if row.past:
-        fence()
     leave(state)
 
 
@@ -80,8 +79,6 @@ cdef void long_ends(
         set_stage(&now, row, n, k, op)
         end_all(&now, min(n - k * BLOCK, BLOCK), op)
     end_seam(seam)
-    if row.past:
-        fence()
     leave(state)
 
 

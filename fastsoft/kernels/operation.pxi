@@ -48,7 +48,7 @@ cdef struct Operation:
     const double* class_weights  # or NULL
     char* loss  # of each row, in the work type
 
-cdef struct Team:  # threads that share one row
+cdef struct Team:  # threads that share one row; or one thread, with `parts` for a long row
     int threads
     Py_ssize_t blocks
     char* parts  # what each block gives

@@ -244,7 +244,7 @@ cdef int run_all(
         threads = min(threads, region)
     begun = now() if threads > 1 else 0
     if split:
-        team.parts = scratch + size - 6 * REGISTER * team.blocks  # which long rows may have to themselves
+        team.parts = scratch + size - 6 * REGISTER * team.blocks  # for a long row a Block each
         run_split(b, start, stop, scratch, &team, unused)
     elif threads > 1:
         run_shared(b, start, stop, work, threads, region, scratch, size, unused)

@@ -1,5 +1,5 @@
 # A tile: as many rows as a register has lanes, one in each lane; class j lies at tile + j * lanes.
-# What a row gives here has the same bits as in rows.pxi: the sums below keep the same order.
+# What a row gives here has the same bits as in rows.pxi, or long.pxi: the sums below keep the same order.
 
 cdef inline vec[floating] tile_max(const floating* x, Py_ssize_t n) noexcept nogil:
     """max_j x_j, NaN apart"""
@@ -64,7 +64,7 @@ cdef inline void tile_lanes(
 ) noexcept nogil:
     """Sum of exp(x_j - max), class j into lane j mod lanes, by blocks; with `keep` the terms take the place of x"""
     cdef Py_ssize_t i, j, start, stop, size = n, lanes = REGISTER // sizeof(floating)
-    cdef bint apart = How is not Wide and is_long(op, n)  # as in long.pxi
+    cdef bint apart = How is not Wide and is_long(op, n)  # the bits of long.pxi
     cdef Shared[floating] s = shared[0]
     cdef Sums[floating] block[16]
     cdef Block[floating] own

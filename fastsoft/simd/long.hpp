@@ -4,6 +4,7 @@
 // two-pass softmax algorithm", arXiv:2001.04438, and Milakov and Gimelshein, "Online normalizer calculation for softmax",
 // arXiv:1805.02867.
 #pragma once
+#include "gradient.hpp"
 #include "steps.hpp"
 
 namespace fastsoft { namespace {
@@ -15,10 +16,13 @@ template <class T> struct Block {
     vec<T> round;    // as in Shared
     vec<T> largest;  // e^top as a sum takes it: one of the Others, unless it is the row's maximum
 };
-// And its shift. Blocks below reach have next to nothing in a row within reach: they are shifted as if just within.
+static_assert(sizeof(Block<float>) <= 6 * 64 && sizeof(Block<double>) <= 6 * 64, "Team::parts has no more for a block");
+// And its shift. A block below reach, in a row that is not, is shifted as if it were just below; the largest of its terms
+// is then one of many that are not the row's maximum.
+const double below_reach = 1 + 1. / 1024;  // where no row within reach has its maximum, however 1/T is rounded
 template <class T, class How> APART Shared<T> block_shift(Block<T>& a, vec<T> top, const Factor& f, How how) {
     Shift<T> s;
-    set_shift(s, larger(fill((T)(-constants<T>::reach / f.hi)), top), fill(T(0)), f, how);
+    set_shift(s, larger(fill((T)(-constants<T>::reach * below_reach / f.hi)), top), fill(T(0)), f, how);
     a.top = top;
     a.round = s.each.round;
     a.largest = value(exp_shifted(pair<T>{s.top, s.top_lo}, a.round, how, Others()));
@@ -31,7 +35,7 @@ template <class T, class How> APART Shift<T> row_shift(vec<T> top, const Factor&
     set_largest(s, how);
     return s;
 }
-// A power of two, not above 1, as two factors: there may be no number for it.
+// A power of two as two factors: there may be no number for it. 0 where nothing would be left, lest that be subnormal.
 template <class T> struct Power { vec<T> first, second; };
 template <class T> INLINE vec<T> shift_of(const Block<T>& a, const Shared<T>& row) {
     return (row.round - a.round) * fill(1 / steps<T>);
@@ -39,7 +43,7 @@ template <class T> INLINE vec<T> shift_of(const Block<T>& a, const Shared<T>& ro
 template <class T> INLINE Power<T> power_of(vec<T> k) {
     typedef constants<T> C;
     const vec<T> first = larger(fill(-C::headroom), k);
-    return {power_of_two(first), power_of_two(larger(fill(1 - C::bias), k - first))};
+    return {power_of_two(first), power_of_two(larger(fill(-C::bias), k - first))};
 }
 template <class T> INLINE vec<T> times(vec<T> a, const Power<T>& p) { return a * p.first * p.second; }
 // To the sums of a row, of All or of the Others.
