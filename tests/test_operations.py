@@ -218,7 +218,7 @@ def test_blocks_far_apart(op: Operation, isa: str, dtype: str) -> None:
 @softmax_family
 @pytest.mark.parametrize("dtype", WORK)
 def test_long_rows_at_the_edge_of_reach(op: Operation, isa: str, dtype: str) -> None:
-    """Maxima around where x / T no longer goes into exp as it is, on both sides of 0, one class far ahead of the others."""
+    """Maxima around where x / T no longer goes into exp as it is, on both sides of 0, one class far ahead of others."""
     options = {"temperature": 0.96} if takes(op, "temperature") else {}
     edges = [edge * (0.96 if options else 1) for edge in (300.0, 1300.0, 131_072.0, 524_288.0)]
     for top in (sign * edge for edge in edges for sign in (-1, 1)):
