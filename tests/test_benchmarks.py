@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 import fastsoft
+from fastsoft import _dispatch
 from fastsoft.reference import OPS
 
 TREE = Path(__file__).parents[1]
@@ -70,6 +72,26 @@ MOVED = {  # bytes read and written for 3 rows of 5 float32, with int64 labels
     "softmax_cross_entropy": (84, 12),
     "softmax_cross_entropy_with_grad": (84, 72),
 }
+
+
+def test_measurement_of_exp_runs(roofline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is called of each variant can be called; the clock is not asked."""
+    calls: list[Any] = []
+
+    def best(call: Callable[[int], Any]) -> float:
+        calls.append(call(1))
+        return 1.0
+
+    bandwidth = SimpleNamespace(bandwidth=lambda *_: SimpleNamespace(bytes_per_second=math.inf))
+    hardware = roofline.hardware
+    monkeypatch.setattr(hardware, "compiled", lambda isa: isa)
+    monkeypatch.setattr(hardware, "multiply_adds", lambda *_: 10.0)
+    monkeypatch.setattr(hardware, "Memory", lambda _: bandwidth)
+    monkeypatch.setattr(hardware, "best", best)
+    for isa in _dispatch.available():
+        for dtype in roofline.MULTIPLICATIONS:
+            assert roofline.measure_exp(isa, dtype).isa == isa
+            assert calls[-1][0].dtype == dtype
 
 
 @pytest.mark.parametrize("name", MOVED)
