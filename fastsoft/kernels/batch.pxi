@@ -15,6 +15,11 @@ cdef enum:
     LONG = 262144  # classes beyond which many rows would be too much scratch
 
 
+cdef inline Py_ssize_t fetched_ahead(Py_ssize_t bytes) noexcept nogil:
+    """By how many bytes logits are, of arrays as large as this"""
+    return BEYOND if bytes >= STREAM else NEAR
+
+
 cdef inline bint of_whole_vecs(const Batch* b, Py_ssize_t itemsize, Py_ssize_t lanes) noexcept nogil:
     """Whether rows that are not very short need neither turning nor a part of a vec"""
     if itemsize < <Py_ssize_t> sizeof(float) or b.x_step != itemsize or b.out_step != itemsize:
@@ -138,13 +143,13 @@ cdef inline bint goes_long(const Batch* b, element* unused) noexcept nogil:
 
 cdef inline Py_ssize_t long_size(const Batch* b) noexcept nogil:
     """Bytes of what the blocks of a long row give"""
-    return (b.n + BLOCK - 1) // BLOCK * sizeof(Block[float])
+    return blocks_in(b.n) * sizeof(Block[float])
 
 
-cdef inline Py_ssize_t long_parts(const Batch* b, Py_ssize_t worksize, element* unused) noexcept nogil:
+cdef inline Py_ssize_t long_parts(const Batch* b, element* unused) noexcept nogil:
     """Where that begins in scratch: after the exponentials of a row, if they are kept apart, or the rows that are read
     together, where they do not lie simply"""
-    cdef Py_ssize_t rows = rows_at_once(b, unused)
+    cdef Py_ssize_t rows = rows_at_once(b, unused), worksize = sizeof(double) if element is double else sizeof(float)
     if are_contiguous(b, unused):
         rows = 1 if keeps_apart(b) else 0
     return (rows * b.n * worksize + REGISTER - 1) // REGISTER * REGISTER
@@ -158,7 +163,7 @@ cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t worksize, element
         tiles = tiles_together(b, unused)  # short rows may have a second number for each class, or two arguments
         return tile_apart(b.n) * REGISTER * (max(2 * TILES, tiles) if b.n <= TURNED else tiles)
     if goes_long(b, unused):  # one row waits while the next one is on its way
-        return (2 if are_contiguous(b, unused) else 1) * (long_parts(b, worksize, unused) + long_size(b)) + REGISTER
+        return (2 if are_contiguous(b, unused) else 1) * (long_parts(b, unused) + long_size(b)) + REGISTER
     if goes_overlapped(b, unused):
         return REGISTER + (2 * b.n * worksize * rows_at_once(b, unused) if keeps_apart(b) else 0)
     if as_they_lie(b, unused) or goes_overlapped_output(b, unused):
@@ -233,7 +238,6 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
     cdef Py_ssize_t i = start
     cdef bint tiled = by_tiles(b, sizeof(element)), columns = are_columns(b)
     cdef Py_ssize_t count = stop - start if as_they_lie(b, unused) else rows_at_once(b, unused), some
-    cdef Py_ssize_t worksize = sizeof(double) if element is double else sizeof(float)
     cdef Team one
     cdef Team* team = NULL
     if goes_overlapped(b, unused):
@@ -249,7 +253,7 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
             run_overlapped_output[float](b, start, stop, <float*> scratch)
         i = stop
     elif goes_long(b, unused):
-        one.threads, one.parts = 1, scratch + long_parts(b, worksize, unused)
+        one.threads, one.parts = 1, scratch + long_parts(b, unused)
         team = &one
         if are_contiguous(b, unused):
             if element is double:

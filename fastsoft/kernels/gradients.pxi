@@ -290,7 +290,7 @@ cdef inline void rows_pass(Pass[floating]* p, int what, How how, const Team* tea
                 merge(p.dots[0], parts[2 * k + 1])
         return
     block_pass(p, 0, how, p.sums, p.dots)
-    for k in range(1, (p.n + BLOCK - 1) // BLOCK):
+    for k in range(1, blocks_in(p.n)):
         block_pass(p, k, how, sums, dots)
         for r in range(p.first, p.last if what < TURN else p.first):
             merge(p.sums[r], sums[r])

@@ -22,7 +22,6 @@ cdef inline vec[floating] folded_max(const floating* x, Py_ssize_t n) noexcept n
 cdef inline void begin_stage(Stage[floating]* s, const LongRow[floating]* row, Seam[floating]* seam) noexcept nogil:
     s.count, s.waits, s.ahead = 1, False, row.ahead
     s.seam = seam if row.past else <Seam[floating]*> NULL
-    seam.at = NULL
 
 
 cdef inline void set_stage(
@@ -46,6 +45,7 @@ cdef void long_sums(
     cdef Seam[floating] seam
     cdef Stage[floating] before, now, next
     cdef Py_ssize_t k, end = first * BLOCK
+    seam.at = NULL
     begin_stage(&before, row, &seam)
     begin_stage(&now, row, &seam)
     begin_stage(&next, row, &seam)
@@ -74,6 +74,7 @@ cdef void long_ends(
     cdef Seam[floating] seam
     cdef Stage[floating] now
     cdef Py_ssize_t k
+    seam.at = NULL
     begin_stage(&now, row, &seam)
     for k in range(first, stop):
         set_stage(&now, row, n, k, op)
@@ -86,7 +87,6 @@ cdef inline bint long_known(LongRow[floating]* row, Py_ssize_t count, const Oper
     """What all blocks of a row give: it waits for its last step then (logsumexp: it is done); false where it is out of
     the ordinary"""
     cdef floating zero = 0
-    cdef floating some[16]
     cdef vec[floating] top = row.blocks[0].top
     cdef Plain plain
     cdef Scaled scaled
@@ -112,8 +112,7 @@ cdef inline bint long_known(LongRow[floating]* row, Py_ssize_t count, const Oper
     log = log_of_sum(total, s)
     row.log = log_shift(log, s, zero)
     if op.kind == LOGSUMEXP:
-        store(some, log_sum_exp(log, s, top), REGISTER // sizeof(floating))
-        row.y[0] = some[0]
+        row.y[0] = in_lane(log_sum_exp(log, s, top), 0)
     return True
 
 
@@ -122,7 +121,7 @@ cdef bint next_long(
 ) noexcept nogil:
     """A row but for its last step, and that of `last`, which waits on one thread only; false, and e is of no use, where
     it is out of the ordinary"""
-    cdef Py_ssize_t blocks = (n + BLOCK - 1) // BLOCK
+    cdef Py_ssize_t blocks = blocks_in(n)
     row.waits = False
     if op.kind == SOFTMAX and row.x == row.e and not is_ordinary(folded_max(row.x, n), op):
         return False  # while x is there
@@ -139,7 +138,7 @@ cdef void finish_long(
     LongRow[floating]* row, Py_ssize_t n, const Operation* op, const Team* team
 ) noexcept nogil:
     """The last step, if a row waits for it"""
-    cdef Py_ssize_t blocks = (n + BLOCK - 1) // BLOCK
+    cdef Py_ssize_t blocks = blocks_in(n)
     if not row.waits:
         return
     if team == NULL:
@@ -158,7 +157,7 @@ cdef inline bint long_row(
     cdef const Team* several = team if team.threads > 1 else NULL
     none.waits = False
     row.x, row.e, row.y, row.blocks = x, y, y, <Block[floating]*> team.parts
-    row.past, row.ahead = False, BEYOND if n * <Py_ssize_t> sizeof(floating) >= STREAM else NEAR
+    row.past, row.ahead = False, fetched_ahead(n * <Py_ssize_t> sizeof(floating))
     if not next_long(&none, &row, n, op, several):
         return False
     finish_long(&row, n, op, several)
@@ -173,11 +172,11 @@ cdef inline void run_long(
     cdef LongRow[floating]* last = &rows[0]
     cdef LongRow[floating]* row = &rows[1]
     cdef LongRow[floating]* spare
-    cdef Py_ssize_t i, apart = long_parts(b, sizeof(floating), <floating*> NULL), size = apart + long_size(b)
-    cdef bint far = b.rows * b.n * <Py_ssize_t> sizeof(floating) >= STREAM
+    cdef Py_ssize_t i, apart = long_parts(b, <floating*> NULL), size = apart + long_size(b)
+    cdef Py_ssize_t bytes = b.rows * b.n * <Py_ssize_t> sizeof(floating)
     last.waits = False
     last.past = row.past = b.stream
-    last.ahead = row.ahead = BEYOND if far else NEAR
+    last.ahead = row.ahead = fetched_ahead(bytes)
     for i in range(start, stop):
         row.x = <const floating*> (b.x + offset(b, b.x_stride, i))
         row.y = <floating*> (b.out + offset(b, b.out_stride, i))
@@ -187,7 +186,7 @@ cdef inline void run_long(
         if not next_long(last, row, b.n, &b.op, NULL):
             finish_long(last, b.n, &b.op, NULL)
             group_or_rows(&row.x, NULL, &row.y, 1, b.n, &b.op, i, NULL)
-        elif far and not b.stream:  # so long that it waits in no cache
+        elif bytes >= STREAM and not b.stream:  # so long that it waits in no cache
             finish_long(row, b.n, &b.op, NULL)
         spare = last
         last, row = row, spare

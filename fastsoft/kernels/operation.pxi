@@ -13,6 +13,11 @@ cdef enum:
     BEYOND = 8192  # the same as NEAR, from beyond the caches
     MAX_NDIM = 64
 
+cdef inline Py_ssize_t blocks_in(Py_ssize_t n) noexcept nogil:
+    """Of a row of n classes"""
+    return (n + BLOCK - 1) // BLOCK
+
+
 cdef enum Kind:
     SOFTMAX
     LOG_SOFTMAX

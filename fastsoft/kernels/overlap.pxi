@@ -21,7 +21,7 @@ cdef inline void take_rows(
     s.count = <int> max(0, min(rows_in_group(b, REGISTER // sizeof(floating)), stop - i))
     s.waits = False
     s.seam = seam if b.stream else <Seam[floating]*> NULL
-    s.ahead = BEYOND if b.rows * b.n * <Py_ssize_t> sizeof(element) >= STREAM else NEAR
+    s.ahead = fetched_ahead(b.rows * b.n * <Py_ssize_t> sizeof(element))
     if s.count == 0:
         return
     even = evenly(b, i, s.count)

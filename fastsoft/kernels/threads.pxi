@@ -229,7 +229,7 @@ cdef int run_all(
     if threads > rows and not split:
         threads = <int> rows
     size = (size + REGISTER - 1) // REGISTER * REGISTER
-    team.blocks = (b.n + BLOCK - 1) // BLOCK
+    team.blocks = blocks_in(b.n)
     if split:  # a block gives two sums of three vecs at most
         size += 6 * REGISTER * team.blocks
     elif threads > 1:

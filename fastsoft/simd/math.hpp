@@ -337,7 +337,8 @@ INLINE void collect(Sums<T, U>& a, const Term<T, U>& e, vec<T, U> x, const Share
     if (!std::is_same<Which, Others>::value) return add_term(a, e, which);
     collect_other(a, value(e), x, s);
 }
-// n is that of the whole row, or of a block that is shifted by itself, as in `begin`. `full`: a block, which others may follow, lest lo grow with their number.
+// n is that of the whole row, or of a block that is shifted by itself, as in `begin`. `full`: a block, which others may
+// follow, lest lo grow with their number.
 template <class T, class Which, int U> INLINE void finish(Sums<T, U>& a, ptrdiff_t n, Which, bool full) {
     if (std::is_same<Which, Others>::value) return;
     a.hi = a.hi - fill<U>(start_of_sum<T>(n));
