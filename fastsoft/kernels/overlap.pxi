@@ -142,7 +142,7 @@ cdef void apply_overlapped(
     cdef floating zero = 0
     cdef int r
     cdef bint spare = together > 1 or floating is double or Which is All  # registers, to end log_softmax beside them
-    cdef bint few = Within is Plain and are_few(n, zero) and now.seam == NULL and (spare or not last.waits)
+    cdef bint few = Within is Plain and are_unrolled(n, zero) and now.seam == NULL and (spare or not last.waits)
     if block != NULL:
         s.each = block_shift(block[0], now.tops[0], op.factor, how)
     else:
@@ -153,7 +153,7 @@ cdef void apply_overlapped(
     if (next.count == now.count or next.count == 0 and last.waits) and (not last.waits or last.count == now.count):
         if Within is Plain:
             if few:
-                few_overlapped(last[0], now[0], next[0], n, s.each, how, which, &sums[0])
+                few_overlapped(last[0], now[0], next[0], n, n == BLOCK, s.each, how, which, &sums[0])
                 end_few(last, n, which)
         if not few:
             sum_overlapped(last, now, next, n, &s.each, how, which, &sums[0])

@@ -6,6 +6,11 @@ cdef inline bint are_few(Py_ssize_t n, floating unused) noexcept nogil:
     return SHORT < n <= few_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
 
 
+cdef inline bint are_unrolled(Py_ssize_t n, floating unused) noexcept nogil:
+    """Whether they are where their exponentials are summed, at least their ends"""
+    return SHORT < n <= BLOCK if begins_next else are_few(n, unused)
+
+
 cdef inline vec[floating] load_for_max(const floating* x, Py_ssize_t left, bint size) noexcept nogil:
     """x, or |x|; less than any where nothing is left"""
     cdef floating zero = 0

@@ -106,6 +106,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     int together
     int exp_together
     int exp_vecs
+    bint begins_next
     bint has_fma
     bint turns
     bint large_caches
@@ -396,8 +397,8 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     int matrix_vecs
     void few_maxima[T](const T** x, int count, ptrdiff_t n, bint size, vec[T]* tops)
     void few_overlapped[T, How, Which](
-        const Stage[T]& last, const Stage[T]& now, Stage[T]& next, ptrdiff_t n, const Shared[T]&, How, Which,
-        Sums[T]* total
+        const Stage[T]& last, const Stage[T]& now, Stage[T]& next, ptrdiff_t n, bint full, const Shared[T]&, How,
+        Which, Sums[T]* total
     )
     void few_weighed[T, How](const Pass[T]&, How, Sums[T]* sums, Sums[T]* dots)
     void few_mapped[T, Map](const Pass[T]&, Map)

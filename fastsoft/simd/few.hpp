@@ -1,5 +1,5 @@
 // Rows of few vecs, unrolled: what a loop needs besides its arithmetic costs as much as that. V says how many vecs a row
-// has; each function finds the one for n classes by itself. The bits are those of the loops in kernels/.
+// has, or the end of a row that begins with a loop. The bits are those of the loops in kernels/.
 #pragma once
 #include "gradient.hpp"
 
@@ -10,11 +10,17 @@ const int few_vecs = vec<float>::regs > 2 ? 0 : 8;
 template <class T> constexpr int least_vecs = 32 / vec<T>::lanes + 1;  // rows of up to 32 classes go by tiles
 template <class T> constexpr int most_vecs = few_vecs ? few_vecs : least_vecs<T>;
 
+// f(V) of a row of n classes that has least .. most vecs, V as a type. The functions for each V do not call one another: what
+// each would save and restore, to find that it is not the one, takes as long as a vec's exponentials.
+template <class T, int least = least_vecs<T>, int most = most_vecs<T>, class F> INLINE auto of_vecs(ptrdiff_t n, F f) {
+    if constexpr (most > least)
+        if (n <= (most - 1) * vec<T>::lanes) return of_vecs<T, least, most - 1>(n, f);
+    return f(std::integral_constant<int, most>());
+}
+
 // The maxima of a group's rows, of `size` of their absolute values, lane by lane, NaN apart.
-template <class T, int V = most_vecs<T>> APART void few_maxima(const T* const* x, int count, ptrdiff_t n, bool size, vec<T>* tops) {
+template <int V, class T> APART void maxima_of(const T* const* x, int count, ptrdiff_t n, bool size, vec<T>* tops) {
     const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes;
-    if constexpr (V > least_vecs<T>)
-        if (last <= 0) return few_maxima<T, V - 1>(x, count, n, size, tops);
     const T low = size ? T(0) : -std::numeric_limits<T>::infinity();
     for (int r = 0; r < count; r++) {
         vec<T> top = fill(low);
@@ -25,6 +31,9 @@ template <class T, int V = most_vecs<T>> APART void few_maxima(const T* const* x
         }
         tops[r] = top;
     }
+}
+template <class T> INLINE void few_maxima(const T* const* x, int count, ptrdiff_t n, bool size, vec<T>* tops) {
+    of_vecs<T>(n, [&](auto V) INLINE_LAMBDA { maxima_of<V>(x, count, n, size, tops); });
 }
 
 // V vecs go through exp in parts of U, and what is left in parts of 2 and 1: how many from vec k on.
@@ -48,23 +57,25 @@ INLINE void in_parts(Begun<T, part_at<V, U>>& first, const Begun<T, part_at<V, U
 }
 // Rows of V vecs on their way through exp, up to row `end`; the first part of each begins before the last one of the row
 // before it has ended.
-template <int V, class T, class How, class Which> struct FewRows {
+template <int V, bool leads, class T, class How, class Which> struct FewRows {
     static constexpr int U = exp_vecs;
+    static constexpr ptrdiff_t lanes = vec<T>::lanes, step = U * lanes;
     const T* const* x;
     int end;
-    ptrdiff_t n;
+    ptrdiff_t n, lead;  // classes before those V vecs, if it leads: steps, in a loop
     const Shared<T>& shared;
     How how;
     Which which;
     Shared<T> own;
     Begun<T, part_at<V, U>> begun;
+    static_assert(!leads || V > U, "the loop begins a whole part, which must not be the end of a row");
 
-    INLINE FewRows(const T* const* x, int first, int end, ptrdiff_t n, const Shared<T>& shared, How how, Which which)
-        : x(x), end(end), n(n), shared(shared), how(how), which(which), own(of_row(shared, first)) {
+    INLINE FewRows(const T* const* x, int first, int end, ptrdiff_t n, ptrdiff_t lead, const Shared<T>& shared, How how, Which which)
+        : x(x), end(end), n(n), lead(lead), shared(shared), how(how), which(which), own(of_row(shared, first)) {
         begin_terms(begun, x[first], left(0, part_at<V, U>), own, how, which);
     }
-    INLINE ptrdiff_t left(int k, int vecs) const {  // classes in a part from vec k on
-        return k + vecs < V ? vecs * vec<T>::lanes : n - k * vec<T>::lanes;
+    INLINE ptrdiff_t left(int k, int vecs) const {  // classes in a part from vec k on of those V
+        return k + vecs < V ? vecs * lanes : n - lead - k * lanes;
     }
     INLINE int after(int r) const { return r + 1 < end ? r + 1 : r; }
     // What exp asks for in row r; each row in turn.
@@ -77,30 +88,46 @@ template <int V, class T, class How, class Which> struct FewRows {
     template <class One> INLINE void parts(int r, const Shared<T>& s, One one) {
         if constexpr (!begins_next) return one_by_one(one);
         const T *row = x[r], *next = x[after(r)];
+        if constexpr (leads) {
+            const bool many = n >= many_vecs * lanes;
+            ptrdiff_t j = 0;
+            Begun<T, U> odd;
+            if (lead / step % 2) {
+                begin_terms(odd, row + step, step, s, how, which);
+                one(begun, j, U, step, false);
+                begun = odd;
+                j = step;
+            }
+            for (; j < lead; j += 2 * step) {
+                begin_terms(odd, row + j + step, step, s, how, which);
+                one(begun, j, U, step, many);
+                begin_terms(begun, row + j + 2 * step, step, s, how, which);
+                one(odd, j + step, U, step, many);
+            }
+        }
+        row += lead;
         in_parts<V, U>(begun, begun, [&](auto& b, auto k) INLINE_LAMBDA {
-            begin_terms(b, row + k * vec<T>::lanes, left(k, part_at<V, U, k>), s, how, which);
+            begin_terms(b, row + k * lanes, left(k, part_at<V, U, k>), s, how, which);
         }, [&](auto& b) INLINE_LAMBDA {
             begin_terms(b, next, left(0, part_at<V, U>), own, how, which);
         }, [&](const auto& b, auto k) INLINE_LAMBDA {
             constexpr int vecs = part_at<V, U, k>;
-            one(b, k * vec<T>::lanes, vecs, left(k, vecs));
+            one(b, lead + k * lanes, vecs, left(k, vecs), false);
         });
     }
     template <int k = 0, class One> INLINE void one_by_one(One one) {
         constexpr int vecs = part_at<V, U, k>;
-        one(Begun<T, vecs>(), k * vec<T>::lanes, vecs, left(k, vecs));
+        one(Begun<T, vecs>(), k * lanes, vecs, left(k, vecs), false);
         if constexpr (k + vecs < V) one_by_one<k + vecs>(one);
     }
 };
 
 // sum_overlapped (overlap.pxi)
-template <class T, class How, class Which, int V = most_vecs<T>>
-APART void few_overlapped(const Stage<T>& before, const Stage<T>& now, Stage<T>& next, ptrdiff_t n, const Shared<T>& shared, How how, Which which, Sums<T>* total) {
+template <int V, bool leads, class T, class How, class Which>
+APART void overlapped_of(const Stage<T>& before, const Stage<T>& now, Stage<T>& next, ptrdiff_t n, ptrdiff_t lead, bool full, const Shared<T>& shared, How how, Which which, Sums<T>* total) {
     const bool keeps = std::is_same<Which, All>::value, ends = before.waits;
     const ptrdiff_t near = near_bytes / sizeof(T), ahead = now.ahead;
-    if constexpr (V > least_vecs<T>)
-        if (n <= (V - 1) * vec<T>::lanes) return few_overlapped<T, How, Which, V - 1>(before, now, next, n, shared, how, which, total);
-    FewRows<V, T, How, Which> rows(now.x, 0, now.count, n, shared, how, which);
+    FewRows<V, leads, T, How, Which> rows(now.x, 0, now.count, n, lead, shared, how, which);
     for (int r = 0; r < now.count; r++) {
         const Shared<T> s = rows.of(r);
         const T *x = now.x[r], *following = next.x[r], *from = keeps ? before.e[r] : before.x[r];
@@ -111,28 +138,42 @@ APART void few_overlapped(const Stage<T>& before, const Stage<T>& now, Stage<T>&
         vec<T> top = fill(-std::numeric_limits<T>::infinity());
         Sums<T> a;
         begin(a, n, which);
-        rows.parts(r, s, [&](const auto& begun, ptrdiff_t j, int vecs, ptrdiff_t left) INLINE_LAMBDA {
+        rows.parts(r, s, [&](const auto& begun, ptrdiff_t j, int vecs, ptrdiff_t left, bool many) INLINE_LAMBDA {
             prefetch((const char*)(following + j) + ahead, vecs);
             if (keeps) prefetch_to_write(e + j + near, vecs);
-            if (!begins_next) collect_terms(a, begun, x + j, e + j, keeps, left, s, how, which, false);
+            if (!begins_next) collect_terms(a, begun, x + j, e + j, keeps, left, s, how, which, many);
             max_some(top, following + j, left, vecs);
             if (ends && keeps) scale_some(from + j, y + j, left, vecs, factor, (Seam<T>*)nullptr);
             if (ends && !keeps) log_some(from + j, y + j, left, vecs, log, its, how, (Seam<T>*)nullptr);
-            if (begins_next) collect_terms(a, begun, x + j, e + j, keeps, left, s, how, which, false);
+            if (begins_next) collect_terms(a, begun, x + j, e + j, keeps, left, s, how, which, many);
         });
-        finish(a, n, which, false);
+        finish(a, n, which, leads && full);
         total[r] = a;
         next.tops[r] = top;
     }
 }
 
+// The same of longer rows as well, up to a block, which may be `full`, where exp of some vecs begins before that of those
+// before them has ended (else that is no faster): in a loop, but for their ends.
+template <class T, class How, class Which>
+INLINE void few_overlapped(const Stage<T>& before, const Stage<T>& now, Stage<T>& next, ptrdiff_t n, bool full, const Shared<T>& shared, How how, Which which, Sums<T>* total) {
+    constexpr int least = exp_vecs + 1, most = 2 * exp_vecs;  // vecs of an end, which begins with as many as a step
+    constexpr ptrdiff_t lanes = vec<T>::lanes, step = exp_vecs * lanes;
+    if (!begins_next || n <= most_vecs<T> * lanes) of_vecs<T>(n, [&](auto V) INLINE_LAMBDA {
+        overlapped_of<V, false>(before, now, next, n, 0, full, shared, how, which, total);
+    });
+    else if constexpr (begins_next) {
+        const ptrdiff_t lead = (n - most * lanes + step - 1) / step * step;
+        of_vecs<T, least, most>(n - lead, [&](auto V) INLINE_LAMBDA {
+            overlapped_of<V, true>(before, now, next, n, lead, full, shared, how, which, total);
+        });
+    }
+}
+
 // WEIGH (gradients.pxi)
-template <class T, class How, int V = most_vecs<T>>
-APART void few_weighed(const Pass<T>& p, How how, Sums<T>* sums, Sums<T>* dots) {
+template <int V, class T, class How> APART void weighed_of(const Pass<T>& p, How how, Sums<T>* sums, Sums<T>* dots) {
     const ptrdiff_t n = p.n, ahead = (p.last - p.first) * n;
-    if constexpr (V > least_vecs<T>)
-        if (n <= (V - 1) * vec<T>::lanes) return few_weighed<T, How, V - 1>(p, how, sums, dots);
-    FewRows<V, T, How, Exact> rows(p.x, p.first, p.last, n, *p.shared, how, Exact());
+    FewRows<V, false, T, How, Exact> rows(p.x, p.first, p.last, n, 0, *p.shared, how, Exact());
     for (int r = p.first; r < p.last; r++) {
         const Shared<T> s = rows.of(r);
         const T *x = p.x[r], *v = p.v[r], scale = p.scale[r], middle = p.middle[r];
@@ -142,7 +183,7 @@ APART void few_weighed(const Pass<T>& p, How how, Sums<T>* sums, Sums<T>* dots) 
         begin(a, n, Exact());
         begin_runs(d);
         begin_run(run);
-        rows.parts(r, s, [&](const auto& begun, ptrdiff_t j, int vecs, ptrdiff_t left) INLINE_LAMBDA {
+        rows.parts(r, s, [&](const auto& begun, ptrdiff_t j, int vecs, ptrdiff_t left, bool) INLINE_LAMBDA {
             prefetch(x + j + ahead, vecs);
             prefetch(v + j + ahead, vecs);
             weigh_terms(a, run, begun, x + j, v + j, y + j, left, s, how, scale, middle);
@@ -153,11 +194,12 @@ APART void few_weighed(const Pass<T>& p, How how, Sums<T>* sums, Sums<T>* dots) 
         dots[r] = d;
     }
 }
+template <class T, class How> INLINE void few_weighed(const Pass<T>& p, How how, Sums<T>* sums, Sums<T>* dots) {
+    of_vecs<T>(p.n, [&](auto V) INLINE_LAMBDA { weighed_of<V>(p, how, sums, dots); });
+}
 // A pass that gives y (gradients.pxi)
-template <class T, class Map, int V = most_vecs<T>> APART void few_mapped(const Pass<T>& p, Map what) {
+template <int V, class T, class Map> APART void mapped_of(const Pass<T>& p, Map what) {
     const ptrdiff_t lanes = vec<T>::lanes, last = p.n - (V - 1) * lanes;
-    if constexpr (V > least_vecs<T>)
-        if (last <= 0) return few_mapped<T, Map, V - 1>(p, what);
     for (int r = p.first; r < p.last; r++) {
         const T *x = p.x[r], *v = p.v[r], scale = p.scale[r], middle = p.middle[r];
         T* y = p.y[r];
@@ -167,15 +209,16 @@ template <class T, class Map, int V = most_vecs<T>> APART void few_mapped(const 
             map_vecs<1>(x + k * lanes, v + k * lanes, y + k * lanes, what, k < V - 1 ? lanes : last, scale, middle, factor, mean, minus);
     }
 }
+template <class T, class Map> INLINE void few_mapped(const Pass<T>& p, Map what) {
+    of_vecs<T>(p.n, [&](auto V) INLINE_LAMBDA { mapped_of<V>(p, what); });
+}
 
 // z of `count` rows of a kept output (overlap_output.pxi), as far as their sums are moderate; how many that are. Some rows
 // at a time: more share the work over the lanes, fewer are still in the nearest cache when their z is written. Fetched is
 // what comes `near_bytes` later, as a rule of the next rows.
 const int dots_together = 8;
-template <class T, int V = most_vecs<T>> APART ptrdiff_t few_outputs(OutputRow<T> row, ptrdiff_t n, ptrdiff_t count) {
+template <int V, class T> APART ptrdiff_t outputs_of(OutputRow<T> row, ptrdiff_t n, ptrdiff_t count) {
     const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes, near = near_bytes / sizeof(T);
-    if constexpr (V > least_vecs<T>)
-        if (last <= 0) return few_outputs<T, V - 1>(row, n, count);
     ptrdiff_t done = 0;
     while (done < count) {
         Sums<T> dots[dots_together];
@@ -212,16 +255,17 @@ template <class T, int V = most_vecs<T>> APART ptrdiff_t few_outputs(OutputRow<T
     }
     return done;
 }
+template <class T> INLINE ptrdiff_t few_outputs(const OutputRow<T>& row, ptrdiff_t n, ptrdiff_t count) {
+    return of_vecs<T>(n, [&](auto V) INLINE_LAMBDA { return outputs_of<V>(row, n, count); });
+}
 
 // Rows start .. stop of Jacobians, one below the other, of at most matrix_vecs vecs: -sigma_i sigma_j and the diagonal,
 // times c. `rows` holds sigma and the diagonal of each; `ahead` says by how many bytes memory is fetched before it is
 // written. The last vec of a row is stored in part, which pays with masks, or where it is the only one.
 const int matrix_vecs = together > 1 ? few_vecs : 1;
-template <class T, class S, int V = 1>
-APART void few_entries(const T* rows, ptrdiff_t n, ptrdiff_t start, ptrdiff_t stop, T c, S* out, ptrdiff_t ahead) {
+template <int V, class T, class S>
+APART void entries_of(const T* rows, ptrdiff_t n, ptrdiff_t start, ptrdiff_t stop, T c, S* out, ptrdiff_t ahead) {
     const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes;
-    if constexpr (V < matrix_vecs)
-        if (last > lanes) return few_entries<T, S, V + 1>(rows, n, start, stop, c, out, ahead);
     const vec<T> zero = fill(T(0));
     T number[V * lanes];
     for (int j = 0; j < V * lanes; j++) number[j] = j;
@@ -249,6 +293,10 @@ APART void few_entries(const T* rows, ptrdiff_t n, ptrdiff_t start, ptrdiff_t st
         i = 0;
         y += 2 * n;
     }
+}
+template <class T, class S>
+INLINE void few_entries(const T* rows, ptrdiff_t n, ptrdiff_t start, ptrdiff_t stop, T c, S* out, ptrdiff_t ahead) {
+    of_vecs<T, 1, matrix_vecs>(n, [&](auto V) INLINE_LAMBDA { entries_of<V>(rows, n, start, stop, c, out, ahead); });
 }
 
 }}  // namespace
