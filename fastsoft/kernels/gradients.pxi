@@ -481,6 +481,31 @@ cdef inline void apply_jacobian(
     rows_tidy(&p, q.factor.hi)
 
 
+cdef void labels_of_group(
+    const floating** x, int count, Py_ssize_t n, const Operation* op, Py_ssize_t first, Py_ssize_t* at,
+    Label[floating]* label
+) noexcept nogil:
+    """The rows' classes, their logits and weights"""
+    cdef int r
+    cdef floating[16] logit, weight
+    for r in range(16):
+        logit[r], weight[r] = 0, 1
+    for r in range(count):
+        at[r] = max(label_of(op, first + r, n), 0)
+        logit[r] = x[r][at[r]]
+        if op.row_weights != NULL:
+            weight[r] = <floating> op.row_weights[first + r]
+    label.x, label.e, label.weight = load(logit, 16, logit[0]), fill(<floating> 0), load(weight, 16, weight[0])
+
+
+cdef void store_losses(vec[floating] losses, int count, const Operation* op, Py_ssize_t first) noexcept nogil:
+    cdef int r
+    cdef floating* loss = <floating*> op.loss
+    losses = one_nan(losses, losses)
+    for r in range(count):
+        loss[first + r] = 0 if ignored(op, first + r) else in_lane(losses, r)
+
+
 cdef inline void apply_loss(
     const floating** x, const floating** v, floating** y, int count, Py_ssize_t n, vec[floating] top,
     const Shift[floating]* s, const Operation* op, Py_ssize_t first, How how, const Team* team
@@ -496,28 +521,22 @@ cdef inline void apply_loss(
     cdef Sums[floating] weights[16]
     cdef Sums[floating] shortfalls[16]
     cdef Py_ssize_t at[16]
-    cdef floating[16] logit, e, weight
-    cdef floating* loss = <floating*> op.loss
+    cdef floating[16] e, weight
     cdef bint gradient = y[0] != NULL, dense = op.kind == TARGETS
     begin_pass(&p, x, v, y, count, n, s)
     for r in range(16):
-        logit[r] = e[r] = 0
-        weight[r] = 1
-    for r in range(count):
-        if dense:
+        e[r], weight[r] = 0, 1
+    if dense:
+        for r in range(count):
             at[r] = row_find(x[r], n, in_lane(top, r))
             weight[r] = v[r][at[r]]
-        else:
-            at[r] = max(label_of(op, first + r, n), 0)
-            logit[r] = x[r][at[r]]
-            if op.row_weights != NULL:
-                weight[r] = <floating> op.row_weights[first + r]
-    if dense:
         rows_pass(&p, TARGET, how, team)
         for r in range(count):
             weights[r], shortfalls[r] = p.sums[r], p.dots[r]
         fold(&weights[0], count, all_terms)
         fold(&shortfalls[0], count, all_terms)
+    else:  # before exponentials take the place of logits
+        labels_of_group(x, count, n, op, first, at, &label)
     rows_pass(&p, EXP if gradient else EXP_SUM, how, team)
     fold(p.sums, count, others)
     log = log_of_sum(p.sums[0], s[0])
@@ -529,13 +548,9 @@ cdef inline void apply_loss(
     else:
         for r in range(count if gradient else 0):
             e[r] = y[r][at[r]]
-        label.x, label.e, label.weight = (
-            load(logit, 16, logit[0]), load(e, 16, logit[0]), load(weight, 16, logit[0])
-        )
+        label.e = load(e, 16, e[0])
         set_label_loss(a, p.sums[0], log, s[0], label, op.scale, op.z_loss, op.factor, gradient, how)
-    a.loss = one_nan(a.loss, a.loss)
-    for r in range(count):
-        loss[first + r] = 0 if ignored(op, first + r) else in_lane(a.loss, r)
+    store_losses(a.loss, count, op, first)
     if gradient:
         p.x, p.factor = <const floating**> y, a.factor
         store(p.middle, a.down, REGISTER // sizeof(floating))

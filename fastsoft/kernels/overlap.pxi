@@ -1,10 +1,13 @@
 # Groups of contiguous rows in a row: while the exponentials of one are summed, which keeps the arithmetic busy, the
 # maximum of the next is taken and the last one goes its last step, to softmax or log_softmax, which keep the memory
-# busy. The bits are those of rows.pxi: a maximum and the last step do not ask for an order.
+# busy. A loss without its gradient is like logsumexp, but for what is made of the sums. The bits are those of rows.pxi: a
+# maximum and the last step do not ask for an order.
 
 cdef inline bint goes_overlapped(const Batch* b, element* unused) noexcept nogil:
     """Whether rows lie so that they need no scratch, but for what is written past the caches"""
-    if b.op.kind > LOGSUMEXP or b.op.how == WIDE or is_long(&b.op, b.n) or by_tiles(b, sizeof(element)):
+    if b.op.kind > LOGSUMEXP and (b.op.kind != LABELS or b.out != NULL):
+        return False
+    if b.op.how == WIDE or is_long(&b.op, b.n) or by_tiles(b, sizeof(element)):
         return False
     return are_contiguous(b, unused)
 
@@ -16,8 +19,9 @@ cdef inline void take_rows(
     """The next group from row i on, if there is one; its exponentials go to scratch, unless that is NULL"""
     cdef Py_ssize_t r, x_stride, out_stride
     cdef const char* x
-    cdef char* out
+    cdef char* out = NULL
     cdef bint even
+    s.first = i
     s.count = <int> max(0, min(rows_in_group(b, REGISTER // sizeof(floating)), stop - i))
     s.waits = False
     s.seam = seam if b.stream else <Seam[floating]*> NULL
@@ -26,10 +30,14 @@ cdef inline void take_rows(
         return
     even = evenly(b, i, s.count)
     x, x_stride = b.x + offset(b, b.x_stride, i), b.x_stride[b.ndim - 1] if b.ndim > 0 else 0
-    out, out_stride = b.out + offset(b, b.out_stride, i), b.out_stride[b.ndim - 1] if b.ndim > 0 else 0
+    out_stride = b.out_stride[b.ndim - 1] if b.ndim > 0 and b.out != NULL else 0
+    if b.out != NULL:
+        out = b.out + offset(b, b.out_stride, i)
     for r in range(s.count):
         if not even:
-            x, out = b.x + offset(b, b.x_stride, i + r), b.out + offset(b, b.out_stride, i + r)
+            x = b.x + offset(b, b.x_stride, i + r)
+        if not even and b.out != NULL:
+            out = b.out + offset(b, b.out_stride, i + r)
         s.x[r], s.y[r] = <const floating*> x, <floating*> out
         s.e[r] = scratch + r * b.n if scratch != NULL else s.y[r]
         x += x_stride
@@ -131,6 +139,21 @@ cdef inline void end_few(Stage[floating]* s, Py_ssize_t n, Which which) noexcept
     s.waits = False
 
 
+cdef void label_losses(
+    const floating** x, int count, Py_ssize_t n, const Sums[floating]* sums, const Shift[floating]* s,
+    const Operation* op, Py_ssize_t first, How how
+) noexcept nogil:
+    """apply_loss, of the sums, for labels and without a gradient"""
+    cdef Loss[floating] a
+    cdef Label[floating] label
+    cdef Py_ssize_t at[16]
+    labels_of_group(x, count, n, op, first, at, &label)
+    set_label_loss(
+        a, sums[0], log_of_sum(sums[0], s[0]), s[0], label, op.scale, op.z_loss, op.factor, False, how
+    )
+    store_losses(a.loss, count, op, first)
+
+
 cdef void apply_overlapped(
     Stage[floating]* last, Stage[floating]* now, Stage[floating]* next, Py_ssize_t n, const Operation* op, Within how,
     Which which, Block[floating]* block
@@ -173,6 +196,8 @@ cdef void apply_overlapped(
     elif op.kind == LOG_SOFTMAX:
         now.shared, now.log = s.each, log_shift(log_of_sum(sums[0], s), s, <floating> op.empty)
         now.waits = True
+    elif op.kind == LABELS:
+        label_losses(now.x, now.count, n, &sums[0], &s, op, now.first, how)
     else:
         log_results(now.x, now.y, now.count, n, now.tops[0], &sums[0], &s, op, how, NULL)
 

@@ -195,6 +195,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         T* at
     void end_seam[T](Seam[T]&)
     cppclass Stage[T]:
+        ptrdiff_t first
         int count
         bint waits
         Seam[T]* seam
