@@ -3,7 +3,7 @@
 
 cdef inline bint are_few(Py_ssize_t n, floating unused) noexcept nogil:
     """Whether rows are of so few vecs that they are unrolled"""
-    return SHORT < n <= few_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
+    return few_vecs > 0 and SHORT < n <= few_vecs * REGISTER // <Py_ssize_t> sizeof(floating)
 
 
 cdef inline bint are_unrolled(Py_ssize_t n, floating unused) noexcept nogil:

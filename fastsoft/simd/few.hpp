@@ -8,14 +8,15 @@ namespace fastsoft { namespace {
 // None where a vec takes four registers: the code would be half as large again.
 const int few_vecs = vec<float>::regs > 2 ? 0 : 8;
 template <class T> constexpr int least_vecs = 32 / vec<T>::lanes + 1;  // rows of up to 32 classes go by tiles
-template <class T> constexpr int most_vecs = few_vecs ? few_vecs : least_vecs<T>;
 
-// f(V) of a row of n classes that has least .. most vecs, V as a type. The functions for each V do not call one another: what
-// each would save and restore, to find that it is not the one, takes as long as a vec's exponentials.
-template <class T, int least = least_vecs<T>, int most = most_vecs<T>, class F> INLINE auto of_vecs(ptrdiff_t n, F f) {
+// f(V) of a row of n classes that has least .. most vecs, V as a type; nothing where no rows are of few vecs. The functions
+// for each V do not call one another: what each would save and restore, to find that it is not the one, takes as long as a
+// vec's exponentials.
+template <class T, int least = least_vecs<T>, int most = few_vecs, class F> INLINE auto of_vecs(ptrdiff_t n, F f) {
+    if constexpr (most < least) return decltype(f(std::integral_constant<int, least>()))();
     if constexpr (most > least)
         if (n <= (most - 1) * vec<T>::lanes) return of_vecs<T, least, most - 1>(n, f);
-    return f(std::integral_constant<int, most>());
+    if constexpr (most >= least) return f(std::integral_constant<int, most>());
 }
 
 // The maxima of a group's rows, of `size` of their absolute values, lane by lane, NaN apart.
@@ -159,7 +160,7 @@ template <class T, class How, class Which>
 INLINE void few_overlapped(const Stage<T>& before, const Stage<T>& now, Stage<T>& next, ptrdiff_t n, bool full, const Shared<T>& shared, How how, Which which, Sums<T>* total) {
     constexpr int least = exp_vecs + 1, most = 2 * exp_vecs;  // vecs of an end, which begins with as many as a step
     constexpr ptrdiff_t lanes = vec<T>::lanes, step = exp_vecs * lanes;
-    if (!begins_next || n <= most_vecs<T> * lanes) of_vecs<T>(n, [&](auto V) INLINE_LAMBDA {
+    if (!begins_next || n <= few_vecs * lanes) of_vecs<T>(n, [&](auto V) INLINE_LAMBDA {
         overlapped_of<V, false>(before, now, next, n, 0, full, shared, how, which, total);
     });
     else if constexpr (begins_next) {
