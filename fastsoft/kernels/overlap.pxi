@@ -12,15 +12,18 @@ cdef inline bint goes_overlapped(const Batch* b, element* unused) noexcept nogil
     return are_contiguous(b, unused)
 
 
+cdef inline uintptr_t row_of_out(const Batch* b, Py_ssize_t i) noexcept nogil:
+    """Where row i of the result begins, if there is one"""
+    return <uintptr_t> (b.out + offset(b, b.out_stride, i)) if b.out != NULL else 0
+
+
 cdef inline void take_rows(
     const Batch* b, Py_ssize_t i, Py_ssize_t stop, floating* scratch, Seam[floating]* seam, Stage[floating]* s,
     element* unused
 ) noexcept nogil:
     """The next group from row i on, if there is one; its exponentials go to scratch, unless that is NULL"""
-    cdef Py_ssize_t r, x_stride, out_stride
-    cdef const char* x
-    cdef char* out = NULL
-    cdef bint even
+    cdef Py_ssize_t r, last = b.ndim - 1, x_stride = 0, out_stride = 0
+    cdef uintptr_t x, out
     s.first = i
     s.count = <int> max(0, min(rows_in_group(b, REGISTER // sizeof(floating)), stop - i))
     s.waits = False
@@ -28,20 +31,17 @@ cdef inline void take_rows(
     s.ahead = fetched_ahead(b.rows * b.n * <Py_ssize_t> sizeof(element))
     if s.count == 0:
         return
-    even = evenly(b, i, s.count)
-    x, x_stride = b.x + offset(b, b.x_stride, i), b.x_stride[b.ndim - 1] if b.ndim > 0 else 0
-    out_stride = b.out_stride[b.ndim - 1] if b.ndim > 0 and b.out != NULL else 0
-    if b.out != NULL:
-        out = b.out + offset(b, b.out_stride, i)
-    for r in range(s.count):
-        if not even:
-            x = b.x + offset(b, b.x_stride, i + r)
-        if not even and b.out != NULL:
-            out = b.out + offset(b, b.out_stride, i + r)
-        s.x[r], s.y[r] = <const floating*> x, <floating*> out
-        s.e[r] = scratch + r * b.n if scratch != NULL else s.y[r]
-        x += x_stride
-        out += out_stride
+    if last >= 0:
+        x_stride, out_stride = b.x_stride[last], b.out_stride[last] if b.out != NULL else 0
+    x, out = <uintptr_t> (b.x + offset(b, b.x_stride, i)), row_of_out(b, i)
+    for r in range(REGISTER // <Py_ssize_t> sizeof(floating)):  # all there may be, so that it takes few instructions
+        s.x[r], s.y[r] = <const floating*> (x + r * x_stride), <floating*> (out + r * out_stride)
+    if not evenly(b, i, s.count):
+        for r in range(s.count):
+            s.x[r] = <const floating*> (b.x + offset(b, b.x_stride, i + r))
+            s.y[r] = <floating*> row_of_out(b, i + r)
+    for r in range(REGISTER // <Py_ssize_t> sizeof(floating)):
+        s.e[r] = <floating*> (<uintptr_t> scratch + r * b.n * sizeof(floating)) if scratch != NULL else s.y[r]
 
 
 cdef inline void end_row(
