@@ -1,7 +1,7 @@
 # Groups of contiguous rows in a row: while the exponentials of one are summed, which keeps the arithmetic busy, the
 # maximum of the next is taken and the last one goes its last step, to softmax or log_softmax, which keep the memory
-# busy. A loss without its gradient is like logsumexp, but for what is made of the sums. The bits are those of rows.pxi: a
-# maximum and the last step do not ask for an order.
+# busy. A loss without its gradient is like logsumexp, but for what is made of the sums. The bits are those of rows.pxi:
+# a maximum and the last step do not ask for an order.
 
 cdef inline bint goes_overlapped(const Batch* b, element* unused) noexcept nogil:
     """Whether rows lie so that they need no scratch, but for what is written past the caches"""

@@ -418,16 +418,21 @@ template <int k, class A, bool exact = false> struct Fold {
 template <class A, bool exact> struct Fold<0, A, exact> {
     template <class B> static INLINE void rows(B*, int) {}
 };
-template <class T> APART void fold(vec<T>* a, int count) { Fold<vec<T>::lanes / 2, vec<T>>::rows(a, count); }
-template <class T> APART void fold(Sums<T>* a, int count, All) { Fold<vec<T>::lanes / 2, pair<T>>::rows(a, count); }
+template <class A, class T, bool exact = false, class B> INLINE void fold_rows(B* a, int count) {
+    constexpr int lanes = vec<T>::lanes;
+    if (vec<T>::regs <= 2 && count == lanes) Fold<lanes / 2, A, exact>::rows(a, lanes);  // so unrolled, where it is not too long
+    else Fold<lanes / 2, A, exact>::rows(a, count);
+}
+template <class T> APART void fold(vec<T>* a, int count) { fold_rows<vec<T>, T>(a, count); }
+template <class T> APART void fold(Sums<T>* a, int count, All) { fold_rows<pair<T>, T>(a, count); }
 // The same of one row, in registers.
 template <class T> INLINE pair<T> folded(const Sums<T>& a) {
     pair<T> all = {a.hi, a.lo};
     Fold<vec<T>::lanes / 2, pair<T>>::rows(&all, 1);
     return all;
 }
-template <class T> APART void fold_few(Sums<T>* a, int count) { Fold<vec<T>::lanes / 2, pair<T>, true>::rows(a, count); }
-template <class T> APART void fold(Sums<T>* a, int count, Others) { Fold<vec<T>::lanes / 2, Sums<T>>::rows(a, count); }
+template <class T> APART void fold_few(Sums<T>* a, int count) { fold_rows<pair<T>, T, true>(a, count); }
+template <class T> APART void fold(Sums<T>* a, int count, Others) { fold_rows<Sums<T>, T>(a, count); }
 
 // The same of sums that began with begin(a, n, which).
 template <class T, class Which> INLINE void fold_sums(Sums<T>* a, int count, ptrdiff_t n, Which) {
