@@ -58,6 +58,8 @@ CELLS = (
             ((1000, 1000), 0, "float32"),
         )
     ),
+    Cell("softmax", (2048, 197), -1, "float32"),
+    Cell("softmax_cross_entropy", (256, 1000), -1, "float32"),
     Cell("log_softmax", (8192, 128), -1, "float32"),
     Cell("log_softmax", (1, 131_072), -1, "float32"),
     Cell("log_softmax", (1, 1_000_000), -1, "float32"),
