@@ -355,6 +355,26 @@ def test_formula(isa: str, options: dict[str, Any], reduction: str) -> None:
             close(grad, slope_, y.dtype)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda a: " ".join(a) or "plain")
+def test_loss_alone_of_any_rows(isa: str, options: dict[str, Any], dtype: str) -> None:
+    """Rows of all lengths, with ignored labels, NaN, infinities and nothing but -inf among them, and once some beyond the
+    reach of exp: the loss is the one that comes with the gradient, and that of each row by itself."""
+    for n in (50, 128, 129, 160, 1000, 8192, 8193, 65_537):
+        rows = 37 if n <= 1000 else 5
+        options = {**options, "weight": np.resize(options["weight"], n)} if "weight" in options else options
+        x = logits((rows, n), dtype, largest=9)
+        x[0, 1], x[1, n - 1], x[2] = np.nan, np.inf, -np.inf
+        t = labels_for(x)
+        t[3] = -100
+        for far in (0, 1e30):
+            x[4] += far
+            loss, _ = both_of(x, t, num_threads=1, ignore_index=-100, **options)
+            assert_same_bits(loss_of(x, t, ignore_index=-100, **options), loss)
+            for k in range(5):
+                assert_same_bits(loss_of(x[k], t[k], ignore_index=-100, **options), loss[k, ...])
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda a: " ".join(a) or "plain")
 def test_loss_alone_and_with_gradient(isa: str, options: dict[str, Any]) -> None:
     """The same loss; one row, rows and columns, one thread or three: the same bits."""

@@ -38,7 +38,7 @@ from helpers import (
     within_reach,
 )
 
-from fastsoft import _dispatch, log_softmax, softmax, softmax_vjp, softmax_vjp_from_output
+from fastsoft import _dispatch, log_softmax, logsumexp, softmax, softmax_vjp, softmax_vjp_from_output
 from fastsoft.reference import Operation
 
 WITH_FMA = [isa for isa in _dispatch.available() if isa != "portable"]
@@ -222,6 +222,24 @@ def test_rows_of_few_registers(isa: str, dtype: str) -> None:
         v = assorted((37, n), np.dtype(dtype))
         apart = np.repeat(y, 2, -1)[:, ::2], np.repeat(v, 2, -1)[:, ::2]
         assert_same_bits(softmax_vjp_from_output(y, v), softmax_vjp_from_output(*apart))
+
+
+@pytest.mark.parametrize("dtype", WORK)
+def test_ends_of_rows(isa: str, dtype: str) -> None:
+    """Rows of which the ends are unrolled, of any number of registers and parts of one, with NaN, infinities and nothing
+    but -inf among them, give what those that lie otherwise give; also in place."""
+    number = np.dtype(dtype)
+    for n in (*range(129, 330, 7), 8191, 8192, 8193):
+        ordinary = logits((40 if n < 1000 else 9, n), number, largest=40)
+        ordinary[2, ::3] = ordinary[3] = -math.inf
+        ordinary[5, n // 2], ordinary[7, n - 1] = math.nan, math.inf
+        for x in (ordinary, assorted(ordinary.shape, number)):
+            apart = np.repeat(x, 2, -1)[:, ::2]
+            assert_same_bits(logsumexp(x), logsumexp(apart))
+            for f in (softmax, log_softmax):
+                want, y = f(apart), x.copy()
+                assert_same_bits(f(x), want)
+                assert_same_bits(f(y, out=y), want)
 
 
 @pytest.mark.parametrize("n", [400, 1000, 9001])

@@ -7,7 +7,7 @@ cdef inline bint are_few(Py_ssize_t n, floating unused) noexcept nogil:
 
 
 cdef inline bint are_unrolled(Py_ssize_t n, floating unused) noexcept nogil:
-    """Whether they are where their exponentials are summed, at least their ends"""
+    """Whether rows are unrolled, at least their ends, where their exponentials are summed"""
     return SHORT < n <= BLOCK if begins_next else are_few(n, unused)
 
 

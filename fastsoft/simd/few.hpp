@@ -63,7 +63,7 @@ template <int V, bool leads, class T, class How, class Which> struct FewRows {
     static constexpr ptrdiff_t lanes = vec<T>::lanes, step = U * lanes;
     const T* const* x;
     int end;
-    ptrdiff_t n, lead;  // classes before those V vecs, if it leads: steps, in a loop
+    ptrdiff_t n, lead;  // classes that come before the V vecs, in a loop of whole steps; 0 unless it `leads`
     const Shared<T>& shared;
     How how;
     Which which;
@@ -85,11 +85,12 @@ template <int V, bool leads, class T, class How, class Which> struct FewRows {
         own = of_row(shared, after(r));
         return s;
     }
-    // Calls one(begun, j, vecs, left) for the parts of row r, which begin with class j and of which `left` classes are there.
+    // Calls one(begun, j, vecs, left, many) for the parts of row r, which begin with class j and of which `left` classes are
+    // there; `many` as in collect_in_turn, in the loop alone: elsewhere it would be more code for few vecs.
     template <class One> INLINE void parts(int r, const Shared<T>& s, One one) {
         if constexpr (!begins_next) return one_by_one(one);
         const T *row = x[r], *next = x[after(r)];
-        if constexpr (leads) {
+        if constexpr (leads) {  // as in_steps, but that steps are known to be whole
             const bool many = n >= many_vecs * lanes;
             ptrdiff_t j = 0;
             Begun<T, U> odd;
@@ -164,6 +165,7 @@ INLINE void few_overlapped(const Stage<T>& before, const Stage<T>& now, Stage<T>
         overlapped_of<V, false>(before, now, next, n, 0, full, shared, how, which, total);
     });
     else if constexpr (begins_next) {
+        static_assert(!begins_next || most <= few_vecs, "fewer come before the loop");
         const ptrdiff_t lead = (n - most * lanes + step - 1) / step * step;
         of_vecs<T, least, most>(n - lead, [&](auto V) INLINE_LAMBDA {
             overlapped_of<V, true>(before, now, next, n, lead, full, shared, how, which, total);

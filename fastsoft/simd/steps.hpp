@@ -226,7 +226,7 @@ INLINE void sum_block(Sums<T>& a, const T* x, T* e, ptrdiff_t start, ptrdiff_t s
 
 // A group of rows on its way from x, of softmax by way of e, to y, all of which may be one and the same: see overlap.pxi.
 template <class T> struct Stage {
-    ptrdiff_t first;  // its row in the batch
+    ptrdiff_t first;  // which of the batch's rows its first one is; not set for a block of a long row
     int count;
     bool waits;  // for its last step, with `factor`, or of log_softmax `shared` and `log`
     Seam<T>* seam;    // null unless that goes past the caches
