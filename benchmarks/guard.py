@@ -40,8 +40,8 @@ class Cell:
 
 
 # Every operation on rows of a middling length; those used most also on one short row, on short, long and large ones,
-# between these, on columns and in the other types; a loss without its gradient; maps of few and of many classes, and some
-# larger than the caches; and kept outputs, which ask for little but memory.
+# between these, on columns and in the other types; a loss without its gradient; maps of few and of many classes, and
+# some larger than the caches; and kept outputs, which ask for little but memory.
 CELLS = (
     *(Cell(op.name, (64, 1000), -1, "float32") for op in OPS if op.classes < 2),
     Cell("softmax_jacobian", (64, 10), -1, "float32"),

@@ -358,8 +358,8 @@ def test_formula(isa: str, options: dict[str, Any], reduction: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda a: " ".join(a) or "plain")
 def test_loss_alone_of_any_rows(isa: str, options: dict[str, Any], dtype: str) -> None:
-    """Rows of all lengths, with ignored labels, NaN, infinities and nothing but -inf among them, and once some beyond the
-    reach of exp: the loss is the one that comes with the gradient, and that of each row by itself."""
+    """Rows of all lengths, with ignored labels, NaN, infinities and nothing but -inf among them, and once one beyond
+    the reach of exp: the loss is the one that comes with the gradient, and that of each row by itself."""
     for n in (50, 128, 129, 160, 1000, 8192, 8193, 65_537):
         rows = 37 if n <= 1000 else 5
         options = {**options, "weight": np.resize(options["weight"], n)} if "weight" in options else options

@@ -226,8 +226,8 @@ def test_rows_of_few_registers(isa: str, dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", WORK)
 def test_ends_of_rows(isa: str, dtype: str) -> None:
-    """Rows of which the ends are unrolled, of any number of registers and parts of one, with NaN, infinities and nothing
-    but -inf among them, give what those that lie otherwise give; also in place."""
+    """Rows of which the ends are unrolled, of any number of registers and parts of one, with NaN, infinities and
+    nothing but -inf among them, give what those that lie otherwise give; also in place."""
     number = np.dtype(dtype)
     for n in (*range(129, 330, 7), 8191, 8192, 8193):
         ordinary = logits((40 if n < 1000 else 9, n), number, largest=40)
