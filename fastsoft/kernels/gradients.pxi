@@ -546,9 +546,10 @@ cdef inline void apply_loss(
             op.factor
         )
     else:
-        for r in range(count if gradient else 0):
-            e[r] = y[r][at[r]]
-        label.e = load(e, 16, e[0])
+        if gradient:
+            for r in range(count):
+                e[r] = y[r][at[r]]
+            label.e = load(e, 16, e[0])
         set_label_loss(a, p.sums[0], log, s[0], label, op.scale, op.z_loss, op.factor, gradient, how)
     store_losses(a.loss, count, op, first)
     if gradient:
