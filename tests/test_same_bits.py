@@ -38,7 +38,17 @@ from helpers import (
     within_reach,
 )
 
-from fastsoft import _dispatch, log_softmax, logsumexp, softmax, softmax_vjp, softmax_vjp_from_output
+from fastsoft import (
+    _dispatch,
+    log_softmax,
+    log_softmax_vjp,
+    log_softmax_vjp_from_output,
+    logsumexp,
+    softmax,
+    softmax_cross_entropy_with_grad,
+    softmax_vjp,
+    softmax_vjp_from_output,
+)
 from fastsoft.reference import Operation
 
 WITH_FMA = [isa for isa in _dispatch.available() if isa != "portable"]
@@ -240,6 +250,28 @@ def test_ends_of_rows(isa: str, dtype: str) -> None:
                 want, y = f(apart), x.copy()
                 assert_same_bits(f(x), want)
                 assert_same_bits(f(y, out=y), want)
+
+
+@pytest.mark.parametrize("dtype", WORK)
+def test_ends_of_rows_of_gradients(isa: str, dtype: str) -> None:
+    """The last register of a row of a gradient reaches back over what comes before it, which changes nothing, also in
+    place."""
+    number = np.dtype(dtype)
+    functions = softmax_vjp, log_softmax_vjp, softmax_vjp_from_output, log_softmax_vjp_from_output
+    for n in (*range(9, 330, 8), 1001, 8193):
+        v = assorted((20 if n < 1000 else 3, n), number)
+        for x in (logits(v.shape, number), assorted(v.shape, number)):
+            for f in functions:
+                own = softmax(x) if f is softmax_vjp_from_output else log_softmax(x) if f is functions[3] else x
+                want = f(np.repeat(own, 2, -1)[:, ::2], np.repeat(v, 2, -1)[:, ::2])
+                its_v, its_x = v.copy(), own.copy()
+                assert_same_bits(f(own, v), want)
+                assert_same_bits(f(own, its_v, out=its_v), want)
+                assert_same_bits(f(its_x, v, out=its_x), want)
+        labels = np.arange(len(v)) % n
+        want = softmax_cross_entropy_with_grad(np.repeat(x, 2, -1)[:, ::2], labels)
+        for have, wanted in zip(softmax_cross_entropy_with_grad(x, labels), want, strict=True):
+            assert_same_bits(have, wanted)
 
 
 @pytest.mark.parametrize("n", [400, 1000, 9001])

@@ -176,28 +176,12 @@ cdef inline void block_runs(
 
 cdef inline void block_map(const Pass[floating]* p, Map what, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """The passes that give y"""
-    cdef Py_ssize_t i, step = together * REGISTER // sizeof(floating), near = NEAR // sizeof(floating)
-    cdef int r
-    cdef const floating* x
-    cdef const floating* v
-    cdef floating* y
-    cdef floating zero = 0, scale, middle
-    cdef pair[floating] factor, mean, minus
+    cdef floating zero = 0
     if Map is Turn:
         if are_few(p.n, zero):
             few_mapped(p[0], what)
             return
-    for r in range(p.first, p.last):
-        x, v, y, scale, middle = p.x[r], p.v[r], p.y[r], p.scale[r], p.middle[r]
-        factor, mean, minus = of_row(p.factor, r), of_row(p.mean, r), of_row(p.minus, r)
-        i = start
-        while i + step <= stop:
-            if Map is TurnOutput and i + near < stop:
-                prefetch_to_write(y + i + near, together)
-            map_some(x + i, v + i, y + i, what, step, scale, middle, factor, mean, minus)
-            i += step
-        if i < stop:
-            map_some(x + i, v + i, y + i, what, stop - i, scale, middle, factor, mean, minus)
+    map_rows(p[0], what, start, stop)
 
 
 cdef inline void block_pass(

@@ -341,10 +341,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         Sums[T]&, const T* next_y, const T* next_v, ptrdiff_t i, ptrdiff_t stop, int between, ptrdiff_t near,
         const T* y, const T* v, T* z, ptrdiff_t end, const pair[T]& mean, Way, Seam[T]*
     )
-    void map_some[T, Map](
-        const T* x, const T* v, T* y, Map, ptrdiff_t left, T scale, T middle, const pair[T]& factor,
-        const pair[T]& mean, const pair[T]& minus
-    )
+    void map_rows[T, Map](const Pass[T]&, Map, ptrdiff_t start, ptrdiff_t stop)
     void weigh_last[T, How](
         Sums[T]&, pair[T]& run, const Begun[T]&, const T* x, const T* v, T* y, ptrdiff_t left, const Shared[T]&,
         How, T scale, T middle

@@ -85,8 +85,9 @@ template <int V, bool leads, class T, class How, class Which> struct FewRows {
         own = of_row(shared, after(r));
         return s;
     }
-    // Calls one(begun, j, vecs, left, many) for the parts of row r, which begin with class j and of which `left` classes are
-    // there; `many` as in collect_in_turn, in the loop alone: elsewhere it would be more code for few vecs.
+    // Calls one(begun, j, vecs, after, left, many) for the parts of row r, which begin with class j and of which `left` classes
+    // are there; `after` vecs or more come then, if any; `many` as in collect_in_turn, in the loop alone: elsewhere it would
+    // be more code for few vecs.
     template <class One> INLINE void parts(int r, const Shared<T>& s, One one) {
         if constexpr (!begins_next) return one_by_one(one);
         const T *row = x[r], *next = x[after(r)];
@@ -96,15 +97,15 @@ template <int V, bool leads, class T, class How, class Which> struct FewRows {
             Begun<T, U> odd;
             if (lead / step % 2) {
                 begin_terms(odd, row + step, step, s, how, which);
-                one(begun, j, U, step, false);
+                one(begun, j, U, V, step, false);
                 begun = odd;
                 j = step;
             }
             for (; j < lead; j += 2 * step) {
                 begin_terms(odd, row + j + step, step, s, how, which);
-                one(begun, j, U, step, many);
+                one(begun, j, U, V, step, many);
                 begin_terms(begun, row + j + 2 * step, step, s, how, which);
-                one(odd, j + step, U, step, many);
+                one(odd, j + step, U, V, step, many);
             }
         }
         row += lead;
@@ -114,21 +115,33 @@ template <int V, bool leads, class T, class How, class Which> struct FewRows {
             begin_terms(b, next, left(0, part_at<V, U>), own, how, which);
         }, [&](const auto& b, auto k) INLINE_LAMBDA {
             constexpr int vecs = part_at<V, U, k>;
-            one(b, lead + k * lanes, vecs, left(k, vecs), false);
+            one(b, lead + k * lanes, vecs, V - k - vecs, left(k, vecs), false);
         });
     }
     template <int k = 0, class One> INLINE void one_by_one(One one) {
         constexpr int vecs = part_at<V, U, k>;
-        one(Begun<T, vecs>(), k * lanes, vecs, left(k, vecs), false);
+        one(Begun<T, vecs>(), k * lanes, vecs, V - k - vecs, left(k, vecs), false);
         if constexpr (k + vecs < V) one_by_one<k + vecs>(one);
     }
 };
+
+// scale_some of the `vecs` vecs of a row from class j on, `after` more come then: all are whole, for the last one, which
+// reaches back (see end_terms), goes with the one before it.
+template <class T> INLINE void scale_whole(const T* x, T* y, ptrdiff_t n, ptrdiff_t j, int vecs, int after, const pair<T>& factor) {
+    constexpr ptrdiff_t lanes = vec<T>::lanes;
+    const int first = after == 0 && vecs == 1 ? -1 : 0, end = after == 1 ? vecs - 1 : vecs;
+    vec<T> a[exp_vecs + 1];
+    const auto place = [&](int k) INLINE_LAMBDA { return after == 0 && k == vecs - 1 ? n - lanes : j + k * lanes; };
+    for (int k = first; k < end; k++) a[k - first] = load(x + place(k), lanes, T(0));
+    for (int k = first; k < end; k++) store(y + place(k), scaled(a[k - first], factor), lanes);
+}
 
 // sum_overlapped (overlap.pxi)
 template <int V, bool leads, class T, class How, class Which>
 APART void overlapped_of(const Stage<T>& before, const Stage<T>& now, Stage<T>& next, ptrdiff_t n, ptrdiff_t lead, bool full, const Shared<T>& shared, How how, Which which, Sums<T>* total) {
     const bool keeps = std::is_same<Which, All>::value, ends = before.waits;
     const ptrdiff_t near = near_bytes / sizeof(T), ahead = now.ahead;
+    const bool back = !leads && reaches_back<T>(n);
     FewRows<V, leads, T, How, Which> rows(now.x, 0, now.count, n, lead, shared, how, which);
     for (int r = 0; r < now.count; r++) {
         const Shared<T> s = rows.of(r);
@@ -140,12 +153,13 @@ APART void overlapped_of(const Stage<T>& before, const Stage<T>& now, Stage<T>& 
         vec<T> top = fill(-std::numeric_limits<T>::infinity());
         Sums<T> a;
         begin(a, n, which);
-        rows.parts(r, s, [&](const auto& begun, ptrdiff_t j, int vecs, ptrdiff_t left, bool many) INLINE_LAMBDA {
+        rows.parts(r, s, [&](const auto& begun, ptrdiff_t j, int vecs, int after, ptrdiff_t left, bool many) INLINE_LAMBDA {
             prefetch((const char*)(following + j) + ahead, vecs);
             if (keeps) prefetch_to_write(e + j + near, vecs);
             if (!begins_next) collect_terms(a, begun, x + j, e + j, keeps, left, s, how, which, many);
             max_some(top, following + j, left, vecs);
-            if (ends && keeps) scale_some(from + j, y + j, left, vecs, factor, (Seam<T>*)nullptr);
+            if (ends && keeps && back && after < 2) scale_whole(from, y, n, j, vecs, after, factor);
+            else if (ends && keeps) scale_some(from + j, y + j, left, vecs, factor, (Seam<T>*)nullptr);
             if (ends && !keeps) log_some(from + j, y + j, left, vecs, log, its, how, (Seam<T>*)nullptr);
             if (begins_next) collect_terms(a, begun, x + j, e + j, keeps, left, s, how, which, many);
         });
@@ -186,7 +200,7 @@ template <int V, class T, class How> APART void weighed_of(const Pass<T>& p, How
         begin(a, n, Exact());
         begin_runs(d);
         begin_run(run);
-        rows.parts(r, s, [&](const auto& begun, ptrdiff_t j, int vecs, ptrdiff_t left, bool) INLINE_LAMBDA {
+        rows.parts(r, s, [&](const auto& begun, ptrdiff_t j, int vecs, int, ptrdiff_t left, bool) INLINE_LAMBDA {
             prefetch(x + j + ahead, vecs);
             prefetch(v + j + ahead, vecs);
             weigh_terms(a, run, begun, x + j, v + j, y + j, left, s, how, scale, middle);
@@ -202,14 +216,18 @@ template <class T, class How> INLINE void few_weighed(const Pass<T>& p, How how,
 }
 // A pass that gives y (gradients.pxi)
 template <int V, class T, class Map> APART void mapped_of(const Pass<T>& p, Map what) {
-    const ptrdiff_t lanes = vec<T>::lanes, last = p.n - (V - 1) * lanes;
+    const ptrdiff_t lanes = vec<T>::lanes, n = p.n;
     for (int r = p.first; r < p.last; r++) {
         const T *x = p.x[r], *v = p.v[r], scale = p.scale[r], middle = p.middle[r];
         T* y = p.y[r];
         const pair<T> factor = of_row(p.factor, r), mean = of_row(p.mean, r), minus = of_row(p.minus, r);
+        const auto map = [&](ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+            return mapped<1>(x + i, v + i, what, left, scale, middle, factor, mean, minus);
+        };
+        const vec<T> end = map(n - lanes, lanes);  // now: y may be x
 #pragma GCC unroll 8
-        for (int k = 0; k < V; k++)
-            map_vecs<1>(x + k * lanes, v + k * lanes, y + k * lanes, what, k < V - 1 ? lanes : last, scale, middle, factor, mean, minus);
+        for (int k = 0; k < V - 1; k++) store(y + k * lanes, map(k * lanes, lanes), lanes);
+        store(y + n - lanes, end, lanes);  // see end_terms
     }
 }
 template <class T, class Map> INLINE void few_mapped(const Pass<T>& p, Map what) {

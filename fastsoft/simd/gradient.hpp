@@ -450,8 +450,8 @@ struct TargetSlope {};
 
 // The next `left` y, at most a bunch.
 template <int U, class T, class Map>
-INLINE void map_vecs(const T* from_x, const T* from_v, T* y, Map, ptrdiff_t left, T scale, T middle,
-                     const pair<T>& factor, const pair<T>& mean, const pair<T>& minus) {
+INLINE vec<T, U> mapped(const T* from_x, const T* from_v, Map, ptrdiff_t left, T scale, T middle, const pair<T>& factor,
+                        const pair<T>& mean, const pair<T>& minus) {
     const bool alone = std::is_same<Map, Times>::value || std::is_same<Map, DiagonalOf>::value;  // there may be no v
     vec<T, U> x = load_some<U>(from_x, left, T(0));
     const vec<T, U> v = alone ? x : load_some<U>(from_v, left, T(0));
@@ -463,13 +463,31 @@ INLINE void map_vecs(const T* from_x, const T* from_v, T* y, Map, ptrdiff_t left
     else if constexpr (std::is_same<Map, Times>::value) x = multiplied(x, scale);
     else if constexpr (std::is_same<Map, DiagonalOf>::value) x = own_slope(scaled(x, factor), middle);
     else x = target_slope(x, v);
-    store(y, x, left);
+    return x;
 }
+// Those of a row, or of a block of it, the last vec as in end_terms.
 template <class T, class Map>
-INLINE void map_some(const T* x, const T* v, T* y, Map what, ptrdiff_t left, T scale, T middle, const pair<T>& factor,
-                     const pair<T>& mean, const pair<T>& minus) {
-    if (together > 1 && left <= vec<T>::lanes) map_vecs<1>(x, v, y, what, left, scale, middle, factor, mean, minus);
-    else map_vecs<together>(x, v, y, what, left, scale, middle, factor, mean, minus);
+INLINE void map_row(const T* x, const T* v, T* y, ptrdiff_t n, Map what, T scale, T middle, const pair<T>& factor,
+                    const pair<T>& mean, const pair<T>& minus) {
+    constexpr ptrdiff_t lanes = vec<T>::lanes, step = together * lanes, near = near_bytes / (ptrdiff_t)sizeof(T);
+    const auto map = [&](auto U, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+        return mapped<U>(x + i, v + i, what, left, scale, middle, factor, mean, minus);
+    };
+    const std::integral_constant<int, together> bunch{};
+    const std::integral_constant<int, 1> one{};
+    const bool back = reaches_back<T>(n);
+    const ptrdiff_t stop = back ? n - lanes : n;
+    ptrdiff_t i = 0;
+    for (; i + step <= stop; i += step) {
+        if (std::is_same<Map, TurnOutput>::value && i + near < n) prefetch_to_write(y + i + near, together);
+        store(y + i, map(bunch, i, step), step);
+    }
+    if (back) {
+        const vec<T> last = map(one, stop, lanes);  // before what is there changes: y may be x
+        for (; i + lanes <= n; i += lanes) store(y + i, map(one, i, lanes), lanes);
+        store(y + stop, last, lanes);
+    } else if (i + lanes < n) store(y + i, map(bunch, i, n - i), n - i);
+    else if (i < n) store(y + i, map(one, i, n - i), n - i);
 }
 // The exponentials of the next `left` logits, of which the first step is done, to y; their sums, and those weighed by v.
 template <class T, class How, int U>
@@ -586,5 +604,11 @@ template <class T> struct Pass {
     pair<T> mean, factor, minus;
     Sums<T> sums[16], dots[16];
 };
+// map_row of classes start .. stop of the rows of a pass.
+template <class T, class Map> APART void map_rows(const Pass<T>& p, Map what, ptrdiff_t start, ptrdiff_t stop) {
+    for (int r = p.first; r < p.last; r++)
+        map_row(p.x[r] + start, p.v[r] + start, p.y[r] + start, stop - start, what, p.scale[r], p.middle[r],
+                of_row(p.factor, r), of_row(p.mean, r), of_row(p.minus, r));
+}
 
 }}  // namespace

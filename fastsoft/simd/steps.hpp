@@ -96,17 +96,37 @@ INLINE void end_part(const T* x, T* y, ptrdiff_t left, const pair<T>& factor, co
     if constexpr (vec<T>::regs > 1) end_part_apart(x, y, left, factor, log, s, how, which, seam);
     else end_some(x, y, left, 1, factor, log, s, how, which, seam);
 }
+// Whether the last vec of a row is made whole, by reaching back over classes that come before it: a part of one, stored,
+// would hold back the first load from the row after it, until it is in the cache.
+template <class T> INLINE bool reaches_back(ptrdiff_t n) { return n > vec<T>::lanes && n % vec<T>::lanes; }
+// A whole vec of what end_some stores.
+template <class T, class How, class Which>
+INLINE vec<T> ended(const T* x, const pair<T>& factor, const Log<T>& log, const Shared<T>& s, How how, Which) {
+    const vec<T> v = load(x, vec<T>::lanes, T(0));
+    if constexpr (std::is_same<Which, All>::value) return scaled(v, factor);
+    else return log_value(v, log, s, how);
+}
 // n of them, the first few, up to a line of memory, by themselves.
 template <class T, class How, class Which>
 INLINE void end_terms(const T* x, T* y, ptrdiff_t first, ptrdiff_t n, const pair<T>& factor, const Log<T>& log, const Shared<T>& s, How how, Which which, Seam<T>* seam) {
     constexpr int vecs = vec<T>::regs > 2 ? 1 : 2 * exp_vecs;  // long runs of memory are faster
     constexpr ptrdiff_t lanes = vec<T>::lanes, step = vecs * lanes;
-    for (ptrdiff_t i = 0, some = first; i < n; some = n - i) {
-        end_part(x + i, y + i, some, factor, log, s, how, which, seam);
-        for (i += some; i + step <= n; i += step) end_some(x + i, y + i, step, vecs, factor, log, s, how, which, seam);
-        if (vecs > 1)
-            for (; i + lanes <= n; i += lanes) end_some(x + i, y + i, lanes, 1, factor, log, s, how, which, seam);
+    const bool back = !seam && reaches_back<T>(n - first);
+    const ptrdiff_t stop = back ? n - lanes : n;
+    end_part(x, y, first, factor, log, s, how, which, seam);
+    ptrdiff_t i = first;
+    for (; i + step <= stop; i += step) end_some(x + i, y + i, step, vecs, factor, log, s, how, which, seam);
+    const auto whole = [&]() INLINE_LAMBDA {
+        for (; i + lanes <= n; i += lanes) end_some(x + i, y + i, lanes, 1, factor, log, s, how, which, seam);
+    };
+    if (back) {
+        const vec<T> last = ended(x + stop, factor, log, s, how, which);  // before what is there changes: y may be x
+        whole();
+        store(y + stop, last, lanes);
+        return;
     }
+    if (vecs > 1) whole();
+    end_part(x + i, y + i, n - i, factor, log, s, how, which, seam);
 }
 
 // ---- many steps ----
