@@ -274,6 +274,32 @@ def test_ends_of_rows_of_gradients(isa: str, dtype: str) -> None:
             assert_same_bits(have, wanted)
 
 
+@pytest.mark.parametrize("temperature", [2.0, 0.7, 1e-3])
+@pytest.mark.parametrize("dtype", WORK)
+def test_short_rows_with_temperature(isa: str, dtype: str, temperature: float) -> None:
+    """Derivatives and losses of many short rows, or columns, give what each row by itself gives."""
+    number = np.dtype(dtype)
+    for n in (2, 3, 5, 10, 16, 21, 32):
+        v = assorted((45, n), number)
+        labels = np.arange(len(v)) % n
+        for x in (logits(v.shape, number), assorted(v.shape, number)):
+            targets = softmax(logits(v.shape, number))
+            for f, other in (
+                (softmax_vjp, v), (log_softmax_vjp, v), (softmax_cross_entropy_with_grad, labels),
+                (softmax_cross_entropy_with_grad, targets),
+            ):
+                one_by_one = [f(x[i : i + 1], other[i : i + 1], temperature=temperature) for i in range(len(x))]
+                together = f(x, other, temperature=temperature)
+                columns = f(x.T.copy(), other.T.copy(), 0, temperature=temperature)
+                if f is softmax_cross_entropy_with_grad:
+                    losses, gradients = zip(*one_by_one, strict=True)
+                    assert_same_bits(together[0], np.concatenate(losses))
+                    assert_same_bits(columns[0], together[0])
+                    one_by_one, together, columns = list(gradients), together[1], columns[1]
+                assert_same_bits(together, np.concatenate(one_by_one))
+                assert_same_bits(columns.T, together)
+
+
 @pytest.mark.parametrize("n", [400, 1000, 9001])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_rows_between_lines(isa: str, dtype: str, n: int) -> None:

@@ -36,7 +36,7 @@ cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
     cdef bint turning = b.x_step == itemsize and b.op.kind < VJP_FROM_OUTPUT
     cdef bint of_any_length = b.op.kind <= LOGSUMEXP or (b.op.kind == LABELS and b.n <= LONG)
     if goes_short(b.op.kind):
-        if b.op.how != PLAIN or makes_targets(b):
+        if b.op.how == WIDE or makes_targets(b):
             return False
         if enough and (b.n <= SHORT or (are_short and turning and b.n % lanes != 0)):
             return True

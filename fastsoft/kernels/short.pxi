@@ -98,8 +98,8 @@ cdef inline void find_dominant(
     first[0], middle[0], largest[0] = at, w, most
 
 
-cdef inline void tile_weighed(
-    floating* x, const floating* v, Py_ssize_t n, const Shared[floating]* shared, vec[floating] scale,
+cdef void tile_weighed(
+    floating* x, const floating* v, Py_ssize_t n, const Shared[floating]* shared, How how, vec[floating] scale,
     vec[floating] middle, const Ahead* ahead, Sums[floating]* total, Sums[floating]* dot
 ) noexcept nogil:
     """e = exp(x_j - max) in place of x; sums of e, and of e (v scale - middle), e before it is rounded"""
@@ -112,9 +112,23 @@ cdef inline void tile_weighed(
     while j < n:
         if ahead != NULL:
             fetch(ahead[0], j, exp_together)
-        j += weigh_some_classes(sums, dots, sum_hi, dot_hi, x, v, j, n, s, scale, middle)
+        j += weigh_some_classes(sums, dots, sum_hi, dot_hi, x, v, j, n, s, how, scale, middle)
     total[0] = end_tile(sums, sum_hi, n)
     dot[0] = end_tile(dots, dot_hi, n)
+
+
+cdef inline void others_of_tile(
+    floating* x, bint keep, Py_ssize_t n, const Shared[floating]* shared, const Operation* op, const Ahead* ahead,
+    Sums[floating]* total
+) noexcept nogil:
+    """tile_sum of the Others, as op.how asks for it"""
+    cdef Plain plain
+    cdef Scaled scaled
+    cdef Others others
+    if op.how == SCALED:
+        tile_sum(x, keep, n, shared, op, scaled, others, ahead, total)
+    else:
+        tile_sum(x, keep, n, shared, op, plain, others, ahead, total)
 
 
 cdef inline bint vjp_tiles(
@@ -125,12 +139,17 @@ cdef inline bint vjp_tiles(
     cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
     cdef int t
     cdef floating zero = 0, one = 1
+    cdef Plain plain
+    cdef Scaled scaled
     cdef vec[floating] unit, up, here, largest, beyond, w
     cdef vec[floating] first[TILES]
     cdef vec[floating] middle[TILES]
     cdef Sums[floating] sums[TILES]
     cdef Sums[floating] dots[TILES]
     cdef Vjp[floating] a[TILES]
+    cdef floating* its_x
+    cdef const floating* its_v
+    cdef const Ahead* next_x
     for t in range(count):
         find_dominant(x + t * size, v + t * size, n, top[t], &first[t], &middle[t], &largest)
         if any(equal(product_scale(largest), fill(small_scale(one)))):
@@ -138,7 +157,11 @@ cdef inline bint vjp_tiles(
         unit = unit_scale(largest)
         up = power_of_two(fill(zero) - exponent(unit))
         middle[t] = middle[t] * unit
-        tile_weighed(x + t * size, v + t * size, n, &s[t].each, unit, middle[t], of_tile(ahead, t), &sums[t], &dots[t])
+        its_x, its_v, next_x = x + t * size, v + t * size, of_tile(ahead, t)
+        if op.how == SCALED:
+            tile_weighed(its_x, its_v, n, &s[t].each, scaled, unit, middle[t], next_x, &sums[t], &dots[t])
+        else:
+            tile_weighed(its_x, its_v, n, &s[t].each, plain, unit, middle[t], next_x, &sums[t], &dots[t])
         dots[t] = scaled_by(dots[t], up)
         middle[t] = middle[t] * up  # as in apply_vjp what it had below the smallest number is lost
     beyond = fill(zero)
@@ -163,9 +186,7 @@ cdef inline bint log_vjp_tiles(
     """As apply_log_vjp, in place of x"""
     cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
     cdef int t
-    cdef floating zero = 0, one = 1
-    cdef Plain plain
-    cdef Others others
+    cdef floating zero = 0, one = 1, up
     cdef vec[floating] here, largest, w, beyond = fill(zero)
     cdef vec[floating] first[TILES]
     cdef vec[floating] middle[TILES]
@@ -178,16 +199,17 @@ cdef inline bint log_vjp_tiles(
         if not all_moderate(largest):
             return False
     for t in range(count):
-        tile_sum(x + t * size, True, n, &s[t].each, op, plain, others, of_tile(ahead, t), &sums[t])
+        others_of_tile(x + t * size, True, n, &s[t].each, op, of_tile(ahead, t), &sums[t])
     for t in range(count):
         set_log_vjp(a[t], sums[t], total[t], s[t], middle[t], fill(one), op.factor)
         beyond = beyond + (a[t].factor.hi + a[t].minus.hi)
     if not all_finite(beyond):
         return False
+    up = in_lane(a[0].up, 0)  # 1/T, of all rows
     for t in range(count):
         here = fill(zero)
         for j from t * size <= j < t * size + n * lanes by lanes:
-            w = log_turned(load(x + j, lanes, zero), load(v + j, lanes, zero), a[t].factor, a[t].minus, one)
+            w = log_turned(load(x + j, lanes, zero), load(v + j, lanes, zero), a[t].factor, a[t].minus, up)
             store(x + j, choose(equal(first[t], here), a[t].dominant, w), lanes)
             here = here + fill(one)
     return True
@@ -203,7 +225,7 @@ cdef inline bint loss_tiles(
     cdef int t
     cdef floating zero = 0, one = 1
     cdef Plain plain
-    cdef Others others
+    cdef Scaled by_factor
     cdef Sums[floating] sums[TILES]
     cdef pair[floating] log[TILES]
     cdef Loss[floating] a[TILES]
@@ -217,11 +239,14 @@ cdef inline bint loss_tiles(
         take_labels(op.labels + row + t * lanes, weights, rows - t * lanes, n, label[t], own[t].weight)
         own[t].x = class_of(<const floating*> x + t * size, label[t], n)
     for t in range(count):
-        tile_sum(x + t * size, gradient, n, &s[t].each, op, plain, others, of_tile(ahead, t), &sums[t])
+        others_of_tile(x + t * size, gradient, n, &s[t].each, op, of_tile(ahead, t), &sums[t])
     log_of_sums(&sums[0], s, count, &log[0])
     for t in range(count):
         own[t].e = class_of(<const floating*> x + t * size, label[t], n)
-        set_label_loss(a[t], sums[t], log[t], s[t], own[t], op.scale, op.z_loss, op.factor, gradient, plain)
+        if op.how == SCALED:
+            set_label_loss(a[t], sums[t], log[t], s[t], own[t], op.scale, op.z_loss, op.factor, gradient, by_factor)
+        else:
+            set_label_loss(a[t], sums[t], log[t], s[t], own[t], op.scale, op.z_loss, op.factor, gradient, plain)
         beyond = beyond + (a[t].loss + a[t].factor.hi)
     if not all_finite(beyond):
         return False
@@ -249,7 +274,7 @@ cdef inline bint target_tiles(
     cdef int t
     cdef floating zero = 0, one = 1
     cdef Plain plain
-    cdef Others others
+    cdef Scaled scaled
     cdef Sums[floating] sums[TILES]
     cdef pair[floating] log[TILES]
     cdef Sums[floating] weights[TILES]
@@ -264,11 +289,15 @@ cdef inline bint target_tiles(
         find_dominant(x + t * size, v + t * size, n, top[t], &first[t], &middle[t], &largest)
         sum_of_runs(v + t * size, n, run_length, weights[t], largest)
         for j from 0 <= j < n * lanes by lanes:
-            w = shortfall(load(x + t * size + j, lanes, zero), load(v + t * size + j, lanes, zero), s[t], plain)
+            here, w = load(x + t * size + j, lanes, zero), load(v + t * size + j, lanes, zero)
+            if op.how == SCALED:
+                w = shortfall(here, w, s[t], scaled)
+            else:
+                w = shortfall(here, w, s[t], plain)
             store(each + j, w, lanes)
         sum_of_runs(<const floating*> each, n, run_length, shortfalls[t], largest)
     for t in range(count):
-        tile_sum(x + t * size, True, n, &s[t].each, op, plain, others, of_tile(ahead, t), &sums[t])
+        others_of_tile(x + t * size, True, n, &s[t].each, op, of_tile(ahead, t), &sums[t])
     log_of_sums(&sums[0], s, count, &log[0])
     for t in range(count):
         set_target_loss(
@@ -294,6 +323,7 @@ cdef inline bint apply_short_tiles(
     """Rows row .. row + rows in at most TILES tiles, with maxima `top`, in place of x; false, and x is lost, where
     gradients.pxi has to do them"""
     cdef Plain plain
+    cdef Scaled scaled
     cdef Shift[floating] s[TILES]
     cdef floating zero = 0
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
@@ -306,8 +336,12 @@ cdef inline bint apply_short_tiles(
         if not all_finite(top[t]) or any(beyond_reach(top[t], <floating> op.factor.hi)):
             return False
     for t in range(count):
-        set_shift(s[t], top[t], fill(zero), op.factor, plain)
-        set_largest(s[t], plain)
+        if op.how == SCALED:
+            set_shift(s[t], top[t], fill(zero), op.factor, scaled)
+            set_largest(s[t], scaled)
+        else:
+            set_shift(s[t], top[t], fill(zero), op.factor, plain)
+            set_largest(s[t], plain)
     if op.kind == VJP:
         return vjp_tiles(x, v, n, size, count, s, top, op, ahead)
     if op.kind == LOG_VJP:

@@ -283,9 +283,9 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         pair[T] factor
         pair[T] others
     Rest[T] rest[T](const Sums[T]&, const Shift[T]&)
-    ptrdiff_t weigh_some_classes[T](
+    ptrdiff_t weigh_some_classes[T, How](
         TileSums[T]& sums, TileSums[T]& dots, vec[T]& sum, vec[T]& dot, T* x, const T* v, ptrdiff_t j, ptrdiff_t n,
-        const Shared[T]&, vec[T] scale, vec[T] middle
+        const Shared[T]&, How, vec[T] scale, vec[T] middle
     )
     void sum_of_products[T](const T* y, const T* v, ptrdiff_t n, Sums[T]&, vec[T]& size)
     void sum_of_runs[T](const T* v, ptrdiff_t n, int length, Sums[T]&, vec[T]& size)

@@ -516,18 +516,18 @@ INLINE ptrdiff_t weigh_steps(Sums<T>& a, pair<T>& run, BegunSome<T>& begun, cons
 
 // exp(x_j - max) in place of x, its sum, and that weighed by v scale - middle, of U classes from class j on; or of some,
 // and of how many.
-template <int U, class T>
-INLINE void weigh_classes(TileSums<T>& sums, TileSums<T>& dots, vec<T>& sum, vec<T>& dot, T* x, const T* v, ptrdiff_t j, ptrdiff_t n, const Shared<T>& s, vec<T> scale, vec<T> middle) {
+template <int U, class T, class How>
+INLINE void weigh_classes(TileSums<T>& sums, TileSums<T>& dots, vec<T>& sum, vec<T>& dot, T* x, const T* v, ptrdiff_t j, ptrdiff_t n, const Shared<T>& s, How how, vec<T> scale, vec<T> middle) {
     const ptrdiff_t at = j * vec<T>::lanes, all = U * vec<T>::lanes;
-    const Term<T, U> e = shifted_term(load_some<U>(x + at, all, T(0)), s, Plain(), Exact());
+    const Term<T, U> e = shifted_term(load_some<U>(x + at, all, T(0)), s, how, Exact());
     const vec<T, U> w = mul_sub(load_some<U>(v + at, all, T(0)), spread<U>(scale), spread<U>(middle));  // as `weighed`
     store(x + at, value(e), all);
     add_classes<U>(sums, sum, j, n, start_of_sum<T>(n), [&](vec<T, U> hi) INLINE_LAMBDA { return with_term(hi, e, Exact()); });
     add_classes<U>(dots, dot, j, n, start_of_weighed<T>(), [&](vec<T, U> hi) INLINE_LAMBDA { return with_weighed(hi, e, w); });
 }
-template <class T>
-INLINE ptrdiff_t weigh_some_classes(TileSums<T>& sums, TileSums<T>& dots, vec<T>& sum, vec<T>& dot, T* x, const T* v, ptrdiff_t j, ptrdiff_t n, const Shared<T>& s, vec<T> scale, vec<T> middle) {
-    return some_classes(j, n, [&](auto count) INLINE_LAMBDA { weigh_classes<count>(sums, dots, sum, dot, x, v, j, n, s, scale, middle); });
+template <class T, class How>
+INLINE ptrdiff_t weigh_some_classes(TileSums<T>& sums, TileSums<T>& dots, vec<T>& sum, vec<T>& dot, T* x, const T* v, ptrdiff_t j, ptrdiff_t n, const Shared<T>& s, How how, vec<T> scale, vec<T> middle) {
+    return some_classes(j, n, [&](auto count) INLINE_LAMBDA { weigh_classes<count>(sums, dots, sum, dot, x, v, j, n, s, how, scale, middle); });
 }
 // A sum over classes in runs of `length`, as of a row by itself: add(run, j) adds class j to one. Made larger by the largest
 // number in it is `size`.
