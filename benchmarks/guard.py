@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import sys
@@ -32,16 +33,19 @@ class Cell:
     shape: tuple[int, ...]
     axis: int
     dtype: str
+    temperature: float = 1.0  # of fastsoft; NumPy always computes without one
 
     @property
     def name(self) -> str:
         axis = f" axis {self.axis}" if self.axis != -1 else ""
-        return f"{self.operation} {'x'.join(map(str, self.shape))}{axis} {self.dtype}"
+        temperature = f" temperature {self.temperature:g}" if self.temperature != 1 else ""
+        return f"{self.operation} {'x'.join(map(str, self.shape))}{axis} {self.dtype}{temperature}"
 
 
 # Every operation on rows of a middling length; those used most also on one short row, on short, long and large ones,
 # between these, on columns and in the other types; a loss without its gradient; maps of few and of many classes, and
-# some larger than the caches; and kept outputs, which ask for little but memory.
+# some larger than the caches; kept outputs, which ask for little but memory; rows that do not end with a register; and
+# gradients with a temperature.
 CELLS = (
     *(Cell(op.name, (64, 1000), -1, "float32") for op in OPS if op.classes < 2),
     Cell("softmax_jacobian", (64, 10), -1, "float32"),
@@ -65,6 +69,10 @@ CELLS = (
     Cell("log_softmax", (1, 1_000_000), -1, "float32"),
     Cell("softmax_vjp", (64, 1000), -1, "float64"),
     Cell("softmax_vjp", (8192, 128), -1, "float32"),
+    Cell("softmax_vjp", (1000, 50), -1, "float32"),
+    Cell("softmax_cross_entropy_with_grad", (1000, 50), -1, "float32"),
+    Cell("softmax_vjp", (4096, 10), -1, "float32", 2.0),
+    Cell("softmax_cross_entropy_with_grad", (8, 3, 128, 128), 1, "float32", 2.0),
     Cell("softmax_vjp_from_output", (4096, 17), -1, "float32"),
     Cell("softmax_vjp_from_output", (1000, 1000), -1, "float32"),
     Cell("softmax_vjp_from_output", (1000, 1000), 0, "float64"),
@@ -104,7 +112,10 @@ def measure(cell: Cell) -> float:
     """Time fastsoft and NumPy in turn."""
     op = next(op for op in OPS if op.name == cell.operation)
     x = np.random.default_rng(0).normal(0, 5, cell.shape).astype(cell.dtype)
-    functions = getattr(fastsoft, op.name), op.baseline
+    function = getattr(fastsoft, op.name)
+    if cell.temperature != 1:
+        function = functools.partial(function, temperature=cell.temperature)
+    functions = function, op.baseline
     seconds, numpy_seconds = _bench._times(functions, op.arguments(x, cell.axis), cell.axis, ROUNDS)
     return numpy_seconds / seconds
 

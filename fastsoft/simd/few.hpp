@@ -126,7 +126,7 @@ template <int V, bool leads, class T, class How, class Which> struct FewRows {
 };
 
 // scale_some of the `vecs` vecs of a row from class j on, `after` more come then: all are whole, for the last one, which
-// reaches back (see end_terms), goes with the one before it.
+// `reaches_back`, goes with the one before it.
 template <class T> INLINE void scale_whole(const T* x, T* y, ptrdiff_t n, ptrdiff_t j, int vecs, int after, const pair<T>& factor) {
     constexpr ptrdiff_t lanes = vec<T>::lanes;
     const int first = after == 0 && vecs == 1 ? -1 : 0, end = after == 1 ? vecs - 1 : vecs;
@@ -221,13 +221,13 @@ template <int V, class T, class Map> APART void mapped_of(const Pass<T>& p, Map 
         const T *x = p.x[r], *v = p.v[r], scale = p.scale[r], middle = p.middle[r];
         T* y = p.y[r];
         const pair<T> factor = of_row(p.factor, r), mean = of_row(p.mean, r), minus = of_row(p.minus, r);
-        const auto map = [&](ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
-            return mapped<1>(x + i, v + i, what, left, scale, middle, factor, mean, minus);
+        const auto map = [&](ptrdiff_t i) INLINE_LAMBDA {
+            return mapped<1>(x + i, v + i, what, lanes, scale, middle, factor, mean, minus);
         };
-        const vec<T> end = map(n - lanes, lanes);  // now: y may be x
+        const vec<T> last = map(n - lanes);  // as in end_terms
 #pragma GCC unroll 8
-        for (int k = 0; k < V - 1; k++) store(y + k * lanes, map(k * lanes, lanes), lanes);
-        store(y + n - lanes, end, lanes);  // see end_terms
+        for (int k = 0; k < V - 1; k++) store(y + k * lanes, map(k * lanes), lanes);
+        store(y + n - lanes, last, lanes);
     }
 }
 template <class T, class Map> INLINE void few_mapped(const Pass<T>& p, Map what) {
