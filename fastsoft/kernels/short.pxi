@@ -99,7 +99,7 @@ cdef inline void find_dominant(
 
 
 cdef void tile_weighed(
-    floating* x, const floating* v, Py_ssize_t n, const Shared[floating]* shared, How how, vec[floating] scale,
+    floating* x, const floating* v, Py_ssize_t n, const Shared[floating]* shared, Within how, vec[floating] scale,
     vec[floating] middle, const Ahead* ahead, Sums[floating]* total, Sums[floating]* dot
 ) noexcept nogil:
     """e = exp(x_j - max) in place of x; sums of e, and of e (v scale - middle), e before it is rounded"""

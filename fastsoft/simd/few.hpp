@@ -125,8 +125,8 @@ template <int V, bool leads, class T, class How, class Which> struct FewRows {
     }
 };
 
-// scale_some of the `vecs` vecs of a row from class j on, `after` more come then: all are whole, for the last one, which
-// `reaches_back`, goes with the one before it.
+// scale_some of the `vecs` vecs of a row from class j on, of which `after` more come then. All are whole, for the last one,
+// which `reaches_back`, is read before the one in front of it is written: where it comes alone, that one waits for it.
 template <class T> INLINE void scale_whole(const T* x, T* y, ptrdiff_t n, ptrdiff_t j, int vecs, int after, const pair<T>& factor) {
     constexpr ptrdiff_t lanes = vec<T>::lanes;
     const int first = after == 0 && vecs == 1 ? -1 : 0, end = after == 1 ? vecs - 1 : vecs;
@@ -141,7 +141,7 @@ template <int V, bool leads, class T, class How, class Which>
 APART void overlapped_of(const Stage<T>& before, const Stage<T>& now, Stage<T>& next, ptrdiff_t n, ptrdiff_t lead, bool full, const Shared<T>& shared, How how, Which which, Sums<T>* total) {
     const bool keeps = std::is_same<Which, All>::value, ends = before.waits;
     const ptrdiff_t near = near_bytes / sizeof(T), ahead = now.ahead;
-    const bool back = !leads && reaches_back<T>(n);
+    const bool back = !leads && reaches_back<T>(n);  // beside a loop, where ends are rare, no faster
     FewRows<V, leads, T, How, Which> rows(now.x, 0, now.count, n, lead, shared, how, which);
     for (int r = 0; r < now.count; r++) {
         const Shared<T> s = rows.of(r);

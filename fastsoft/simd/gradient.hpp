@@ -486,8 +486,7 @@ INLINE void map_row(const T* x, const T* v, T* y, ptrdiff_t n, Map what, T scale
         const vec<T> last = map(one, stop, lanes);  // before what is there changes: y may be x
         for (; i + lanes <= n; i += lanes) store(y + i, map(one, i, lanes), lanes);
         store(y + stop, last, lanes);
-    } else if (i + lanes < n) store(y + i, map(bunch, i, n - i), n - i);
-    else if (i < n) store(y + i, map(one, i, n - i), n - i);
+    } else if (i < n) store(y + i, map(one, i, n - i), n - i);
 }
 // The exponentials of the next `left` logits, of which the first step is done, to y; their sums, and those weighed by v.
 template <class T, class How, int U>
