@@ -59,6 +59,12 @@ def given(op: Operation, *arguments: Any, **options: Any) -> Array:
     return y[1] if isinstance(y, tuple) else y  # type: ignore[no-any-return]
 
 
+def in_python(patch: pytest.MonkeyPatch) -> None:
+    """Let all calls of public functions go the long way: to the function in Python, without the compiled way in."""
+    for name in set(_entry.general) & set(fastsoft.__all__):
+        patch.setattr(fastsoft, name, _entry.general[name])
+
+
 def takes(op: Operation, argument: str) -> bool:
     """Whether the function of an operation has an argument of that name."""
     return argument in inspect.signature(getattr(fastsoft, op.name)).parameters

@@ -28,6 +28,7 @@ from helpers import (
     every_operation,
     function,
     given,
+    in_python,
     in_rows,
     lengths,
     logits,
@@ -45,7 +46,9 @@ from fastsoft import (
     log_softmax_vjp,
     logsumexp,
     softmax,
+    softmax_cross_entropy,
     softmax_cross_entropy_with_grad,
+    softmax_jacobian_diagonal,
     softmax_vjp,
     softmax_vjp_from_output,
 )
@@ -267,21 +270,25 @@ def test_ends_of_rows_are_accurate(op: Operation, isa: str, dtype: str) -> None:
                 assert_same_bits(given(op, *own, out=own[k]), want)
 
 
-@pytest.mark.parametrize("temperature", [2.0, 0.7, 1e-3])
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 0.7, 1e-3])
 @pytest.mark.parametrize("dtype", WORK)
-def test_short_rows_with_temperature(isa: str, dtype: str, temperature: float) -> None:
+def test_short_rows_with_options(isa: str, dtype: str, temperature: float) -> None:
     """Derivatives and losses of many short rows, or columns, give what each row by itself gives."""
     number = np.dtype(dtype)
     for n in (2, 3, 5, 10, 16, 21, 32, 41, 47):
         x, v = logits((45, n), number), logits((45, n), number, seed=1)
-        labels, targets = np.arange(len(v)) % n, softmax(v)
-        losses = softmax_cross_entropy_with_grad
+        labels, targets, weight = np.arange(len(v)) % n, softmax(v), np.linspace(0.5, 2, n)
+        losses, smoothed = softmax_cross_entropy_with_grad, {"label_smoothing": 0.1, "z_loss": 0.1, "weight": weight}
         for f, other, options in (
             (softmax_vjp, v, {}),
             (log_softmax_vjp, v, {}),
             (losses, labels, {}),
-            (losses, labels, {"ignore_index": 1, "z_loss": 0.1, "weight": np.linspace(0.5, 2, n)}),
+            (losses, labels, {"ignore_index": 1, "z_loss": 0.1, "weight": weight}),
+            (losses, labels, {"ignore_index": 1, **smoothed}),
+            (losses, labels, {"label_smoothing": 1.0}),
             (losses, targets, {"z_loss": 0.1}),
+            (losses, targets, smoothed),
+            (losses, targets, {"weight": weight}),
         ):
             options = {"temperature": temperature} | options
             by_itself = [f(x[i : i + 1], other[i : i + 1], **options) for i in range(len(x))]
@@ -289,9 +296,36 @@ def test_short_rows_with_temperature(isa: str, dtype: str, temperature: float) -
             if f is losses:
                 assert_same_bits(together[0], np.concatenate([loss for loss, _ in by_itself]))
                 assert_same_bits(columns[0], together[0])
+                assert_same_bits(softmax_cross_entropy(x, other, **options), together[0])
                 by_itself, together, columns = [gradient for _, gradient in by_itself], together[1], columns[1]
             assert_same_bits(together, np.concatenate(by_itself))
             assert_same_bits(columns.T, together)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_masks_and_diagonals_side_by_side(isa: str, dtype: str, temperature: float) -> None:
+    """Many rows, or columns, give what each row by itself gives: with any kind of mask, which gives what -inf in its
+    place does; and the diagonal of the Jacobian."""
+    for n in (1, 2, 7, 10, 16, 21, 32, 41, 60, 130, 1001):
+        x = assorted((45, n), dtype_of(dtype))
+        rows, columns = np.arange(45)[:, None], np.arange(n)
+        some = (rows * 7 + columns * 5) % 11 < 6
+        some[3], some[4] = False, True
+        for mask in (some, np.asfortranarray(some), np.repeat(some, 2, -1)[:, ::2], columns % 3 > 0, rows % 3 > 0):
+            where = np.broadcast_to(mask, x.shape)
+            hidden = np.where(where, x, x.dtype.type(-math.inf))
+            for f in (softmax, log_softmax, logsumexp):
+                options = {} if f is logsumexp else {"temperature": temperature, "empty": "zero"}
+                want = np.concatenate([f(hidden[i : i + 1], **options) for i in range(len(x))])
+                for mask_ in (mask, where, where.copy()):
+                    assert_same_bits(f(x, where=mask_, **options), want)
+                    assert_same_bits(f(x.T.copy(), 0, where=np.atleast_2d(mask_).T, **options), want.T)
+                    assert_same_bits(f(x.T.copy(), 0, where=where.T.copy(), **options), want.T)
+        by_itself = [softmax_jacobian_diagonal(x[i : i + 1], temperature=temperature) for i in range(len(x))]
+        assert_same_bits(softmax_jacobian_diagonal(x, temperature=temperature), np.concatenate(by_itself))
+        of_columns = softmax_jacobian_diagonal(x.T.copy(), 0, temperature=temperature)
+        assert_same_bits(of_columns.T, np.concatenate(by_itself))
 
 
 @pytest.mark.parametrize("n", [400, 1000, 9001])
@@ -563,6 +597,7 @@ def test_ways_to_say_it(op: Operation, isa: str, dtype: str) -> None:
 @every_operation
 def test_pieces(op: Operation, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work that is done in several goes gives the same bits."""
+    in_python(monkeypatch)
     for x, axis in ((assorted((50, 9), np.dtype("float32")), -1), (assorted((9, 7, 40), np.dtype("float64")), 1)):
         want = function(op)(x, axis, num_threads=2)
         for piece in (1, 10, 63, 64, 100):

@@ -36,11 +36,11 @@ cdef inline bint by_tiles(const Batch* b, Py_ssize_t itemsize) noexcept nogil:
     cdef bint turning = b.x_step == itemsize and b.op.kind < VJP_FROM_OUTPUT
     cdef bint of_any_length = b.op.kind <= LOGSUMEXP or (b.op.kind == LABELS and b.n <= LONG)
     if goes_short(b.op.kind):
-        if b.op.how == WIDE or makes_targets(b):
+        if b.op.how == WIDE:
             return False
         if enough and (b.n <= SHORT or (are_short and turning and b.n % lanes != 0)):
             return True
-    elif b.op.kind > LOGSUMEXP and b.op.kind != JACOBIAN and (b.op.kind != DIAGONAL or b.op.how != PLAIN):
+    elif b.op.kind > LOGSUMEXP and b.op.kind != JACOBIAN and (b.op.kind != DIAGONAL or b.op.how == WIDE):
         return False
     elif enough and are_short:
         return b.op.kind != SOFTMAX or not of_whole_vecs(b, itemsize, lanes)
@@ -60,6 +60,11 @@ cdef inline int rows_in_group(const Batch* b, Py_ssize_t lanes) noexcept nogil:
     return <int> max(1, min(lanes, bytes * lanes // (REGISTER * max(b.n, 1))))
 
 
+cdef inline bint has_second(const Batch* b) noexcept nogil:
+    """Whether there is a second number for each class, given or made"""
+    return b.v != NULL or b.op.kind == TARGETS
+
+
 cdef inline bint is_nearby(const Batch* b, element* unused) noexcept nogil:
     """Whether all of x may be in the second-level cache"""
     return b.rows * b.n * <Py_ssize_t> sizeof(element) <= NEARBY
@@ -69,8 +74,8 @@ cdef inline int tiles_together(const Batch* b, element* unused) noexcept nogil:
     """Tiles that are read, and written, side by side: long runs of memory, but no more than the caches hold; few where
     the next panel is fetched, for which there is no room where classes lie whole pages apart"""
     cdef Py_ssize_t narrow = NARROW if b.x_step % PAGE != 0 else FEW_STREAMS
-    cdef Py_ssize_t most = TILES if b.n <= narrow or b.v != NULL or is_nearby(b, unused) else PANEL_TILES
-    return <int> max(1, min(most, PANEL // (max(b.n, 1) * REGISTER)))
+    cdef bint few = b.n <= narrow or has_second(b) or is_nearby(b, unused)
+    return <int> max(1, min(TILES if few else PANEL_TILES, PANEL // (max(b.n, 1) * REGISTER)))
 
 
 cdef inline Py_ssize_t tile_apart(Py_ssize_t n) noexcept nogil:
@@ -157,7 +162,6 @@ cdef inline Py_ssize_t long_parts(const Batch* b, element* unused) noexcept nogi
 
 cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t worksize, element* unused) noexcept nogil:
     """Bytes that each thread needs"""
-    cdef bint second = b.op.kind == TARGETS or b.v != NULL
     cdef int tiles
     if by_tiles(b, sizeof(element)):
         tiles = tiles_together(b, unused)  # short rows may have a second number for each class, or two arguments
@@ -165,10 +169,10 @@ cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t worksize, element
     if goes_long(b, unused):  # one row waits while the next one is on its way
         return (2 if are_contiguous(b, unused) else 1) * (long_parts(b, unused) + long_size(b)) + REGISTER
     if goes_overlapped(b, unused):
-        return REGISTER + (2 * b.n * worksize * rows_at_once(b, unused) if keeps_apart(b) else 0)
+        return REGISTER + buffers(b, unused) * b.n * worksize * rows_at_once(b, unused)
     if as_they_lie(b, unused) or goes_overlapped_output(b, unused):
         return REGISTER
-    return b.n * worksize * rows_at_once(b, unused) * (2 if second else 1) + REGISTER
+    return b.n * worksize * rows_at_once(b, unused) * (2 if has_second(b) else 1) + REGISTER
 
 
 cdef inline void make_target(const Batch* b, Py_ssize_t i, floating* t, element* unused) noexcept nogil:
@@ -180,7 +184,7 @@ cdef inline void make_target(const Batch* b, Py_ssize_t i, floating* t, element*
         for j in range(b.n):
             t[j] = t[j] * on + off
     else:
-        label = b.op.labels[i]
+        label = label_of(&b.op, i, b.n)
         for j in range(b.n):
             t[j] = off if label >= 0 else 0
         if label >= 0:
@@ -212,7 +216,7 @@ cdef inline void some_rows(
     if b.v != NULL and not v_as_it_lies and not targets:
         gather_rows(b, b.v, b.v_stride, b.v_step, i, count, second, unused)
     for r in range(count if b.where != NULL else 0):
-        hide(b.where + offset(b, b.where_stride, i + r), b.where_step, b.n, scratch + r * b.n, 1)
+        hide_in_row(b.where + offset(b, b.where_stride, i + r), b.where_step, b.n, scratch + r * b.n)
     for r in range(count if targets else 0):
         make_target(b, i + r, second + r * b.n, unused)
     for start from 0 <= start < count by few:
@@ -242,9 +246,9 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
     cdef Team* team = NULL
     if goes_overlapped(b, unused):
         if element is double:
-            run_overlapped[double](b, start, stop, <double*> scratch)
+            run_overlapped[double, element](b, start, stop, <double*> scratch, unused)
         else:
-            run_overlapped[float](b, start, stop, <float*> scratch)
+            run_overlapped[float, element](b, start, stop, <float*> scratch, unused)
         i = stop
     elif goes_overlapped_output(b, unused):
         if element is double:

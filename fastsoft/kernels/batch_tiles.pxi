@@ -102,11 +102,7 @@ cdef inline void some_tiles(
         some = min(lanes, count - c)
         tile_in(b, b.x, b.x_stride, b.x_step, i + c, some, scratch + c * b.n, foreseen, unused)
     if b.where != NULL:
-        for c in range(count):
-            hide(
-                b.where + offset(b, b.where_stride, i + c), b.where_step, b.n,
-                scratch + c // lanes * lanes * b.n + c % lanes, lanes
-            )
+        hide_in_tiles(scratch, b.n, count, b.where, b.where_step, b.ndim, b.shape, b.where_stride, i)
     if tiles(scratch, b.n, count, &b.op, ahead, &factor[0]):
         for c from 0 <= c < count by lanes:
             tile_out(
@@ -117,6 +113,25 @@ cdef inline void some_tiles(
     step = lanes if count > lanes else 1  # tile by tile, then row by row
     for c from 0 <= c < count by step:
         some_tiles(b, i + c, min(step, count - c), i, scratch, unused)
+
+
+cdef inline void targets_in_tile(const Batch* b, Py_ssize_t i, int count, floating* t) noexcept nogil:
+    """The targets of rows i .. i + count as make_target makes them; those given, if they are, are in the tile"""
+    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef floating zero = 0, one = 1
+    cdef vec[floating] here = fill(zero), on = fill(<floating> b.op.on), off = fill(<floating> b.op.off)
+    cdef vec[floating] label, weight, w
+    if b.v == NULL:
+        take_labels(b.op.labels + i, NULL, count, b.n, label, weight)
+    for j in range(b.n):
+        if b.v == NULL:
+            w = drop(equal(label, fill(-one)), choose(equal(label, here), off + on, off))
+            here = here + fill(one)
+        else:
+            w = load(t + j * lanes, lanes, zero) * on + off
+        if b.op.class_weights != NULL:
+            w = w * fill(<floating> b.op.class_weights[j])
+        store(t + j * lanes, w, lanes)
 
 
 cdef inline void short_tiles(
@@ -131,6 +146,8 @@ cdef inline void short_tiles(
         tile_in(b, b.x, b.x_stride, b.x_step, i + c, min(lanes, count - c), scratch + c * b.n, foreseen, unused)
         if b.v != NULL:
             tile_in(b, b.v, b.v_stride, b.v_step, i + c, min(lanes, count - c), second + c * b.n, foreseen, unused)
+        if makes_targets(b):
+            targets_in_tile(b, i + c, min(lanes, count - c), second + c * b.n)
     for c from 0 <= c < (count if b.op.kind < VJP_FROM_OUTPUT else 0) by lanes:  # an output asks for no maximum
         top[c // lanes] = tile_max(<const floating*> scratch + c * b.n, b.n)
     if apply_short_tiles(scratch, second, b.n, b.n * lanes, count, &top[0], &b.op, i, b.out != NULL, NULL):
@@ -237,7 +254,7 @@ cdef inline int panel(
     cdef Ahead[PANEL_TILES] room
     cdef floating* second = scratch + TILES * apart
     cdef const pair[floating]* by = NULL
-    cdef int count
+    cdef int t, count
     cdef bint past, near  # so that the next panel is fetched, and not only its next classes
     cdef element* out
     if b.op.how == WIDE or not in_columns(b, unused):
@@ -259,6 +276,8 @@ cdef inline int panel(
                 <const element*> (b.v + offset(b, b.v_stride, i)), b.v_step, b.n, count, left, second, apart, v_top,
                 near
             )
+        for t in range(count if makes_targets(b) else 0):
+            targets_in_tile(b, i + t * lanes, <int> min(lanes, rows - t * lanes), second + t * apart)
         if not apply_panel(b, i, rows, scratch, second, top, factor, next_panel(b, i, count, room, unused)):
             return 0
         if b.op.kind == SOFTMAX:

@@ -23,12 +23,7 @@ cdef struct Batch:
 
 cdef inline Py_ssize_t offset(const Batch* b, const Py_ssize_t* stride, Py_ssize_t i) noexcept nogil:
     """Where row i starts, in bytes"""
-    cdef Py_ssize_t at = 0
-    cdef int d
-    for d in range(b.ndim - 1, 0, -1):
-        at += i % b.shape[d] * stride[d]
-        i //= b.shape[d]
-    return at + i * stride[0] if b.ndim > 0 else 0
+    return row_offset(b.ndim, b.shape, stride, i)
 
 
 cdef inline bint evenly(const Batch* b, Py_ssize_t i, Py_ssize_t count) noexcept nogil:
@@ -76,14 +71,16 @@ cdef inline void scatter(
             from_work(y[j * y_step], <element*> (out + j * step))
 
 
-cdef inline void hide(
-    const char* where, Py_ssize_t step, Py_ssize_t n, floating* y, Py_ssize_t y_step
-) noexcept nogil:
+cdef inline void hide_in_row(const char* where, Py_ssize_t step, Py_ssize_t n, floating* y) noexcept nogil:
     """y_j = -inf where `where` is false"""
-    cdef Py_ssize_t j
+    cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
+    cdef floating zero = 0
+    if step == 1:
+        for j from 0 <= j < n by lanes:
+            store(y + j, shown(load(y + j, n - j, zero), where + j, n - j), n - j)
+        return
     for j in range(n):
-        if where[j * step] == 0:
-            y[j * y_step] = -INFINITY
+        y[j] = y[j] if where[j * step] != 0 else -INFINITY
 
 
 cdef inline void rows_to_tile(

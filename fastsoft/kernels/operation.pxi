@@ -48,7 +48,7 @@ cdef struct Operation:
     double z_loss
     double on  # a target t becomes on t + off, times its class's weight
     double off
-    const int64_t* labels  # of each row, -1 where it is ignored; or NULL
+    const int64_t* labels  # of each row, negative where it is ignored; or NULL
     const double* row_weights  # or NULL
     const double* class_weights  # or NULL
     char* loss  # of each row, in the work type

@@ -1,20 +1,61 @@
-# Groups of contiguous rows in a row: while the exponentials of one are summed, which keeps the arithmetic busy, the
-# maximum of the next is taken and the last one goes its last step, to softmax or log_softmax, which keep the memory
-# busy. A loss without its gradient is like logsumexp, but for what is made of the sums. The bits are those of rows.pxi:
-# a maximum and the last step do not ask for an order.
+# Groups of rows in a row, in scratch unless they are used as they lie: while the exponentials of one are summed, which
+# keeps the arithmetic busy, the maximum of the next is taken and the last one goes its last step, to softmax or
+# log_softmax, which keep the memory busy. A loss without its gradient is like logsumexp, but for what is made of the
+# sums. The bits are those of rows.pxi: a maximum and the last step do not ask for an order.
 
 cdef inline bint goes_overlapped(const Batch* b, element* unused) noexcept nogil:
-    """Whether rows lie so that they need no scratch, but for what is written past the caches"""
+    """Whether rows neither go by tiles nor share lines of memory"""
     if b.op.kind > LOGSUMEXP and (b.op.kind != LABELS or b.out != NULL):
         return False
     if b.op.how == WIDE or is_long(&b.op, b.n) or by_tiles(b, sizeof(element)):
         return False
-    return are_contiguous(b, unused)
+    return are_contiguous(b, unused) or not are_columns(b)
+
+
+cdef inline int buffers(const Batch* b, element* unused) noexcept nogil:
+    """For how many groups of rows there is scratch: for exponentials that are kept apart; or for all three, where rows
+    are not used as they lie"""
+    if not are_contiguous(b, unused):
+        return 3
+    return 2 if keeps_apart(b) else 0
 
 
 cdef inline uintptr_t row_of_out(const Batch* b, Py_ssize_t i) noexcept nogil:
     """Where row i of the result begins, if there is one"""
     return <uintptr_t> (b.out + offset(b, b.out_stride, i)) if b.out != NULL else 0
+
+
+cdef inline bint fetches(const Batch* b, element* unused) noexcept nogil:
+    """Whether rows that are not used as they lie are fetched, while those before them are computed"""
+    if are_contiguous(b, unused) or b.x_step != sizeof(element):
+        return False
+    return b.rows * b.n * <Py_ssize_t> sizeof(element) > FORESEEN
+
+
+cdef inline void read_rows(
+    const Batch* b, floating* scratch, Stage[floating]* s, element* unused
+) noexcept nogil:
+    """A group of rows that are not used as they lie: from scratch, and back to it unless they may be written at once"""
+    cdef Py_ssize_t r, i
+    cdef bint direct = (floating is float and element is float) or (floating is double and element is double)
+    s.holds = b.out != NULL and not (direct and b.out_step == sizeof(element))
+    s.ahead = 0  # it is in the cache already
+    if s.holds:
+        s.seam = NULL
+    gather_rows(b, b.x, b.x_stride, b.x_step, s.first, s.count, scratch, unused)
+    for r in range(s.count):
+        i = s.first + r
+        s.e[r] = scratch + r * b.n
+        s.x[r], s.y[r] = <const floating*> s.e[r], s.e[r] if s.holds else <floating*> row_of_out(b, i)
+        if b.where != NULL:
+            hide_in_row(b.where + offset(b, b.where_stride, i), b.where_step, b.n, s.e[r])
+
+
+cdef inline void write_rows(const Batch* b, Stage[floating]* s, element* unused) noexcept nogil:
+    """What read_rows left in scratch, once it has gone its last step"""
+    if s.holds and not s.waits:
+        scatter_rows(b, <const floating*> s.y[0], s.first, s.count, results_of(b), unused)
+        s.holds = False
 
 
 cdef inline void take_rows(
@@ -26,10 +67,13 @@ cdef inline void take_rows(
     cdef uintptr_t x, out
     s.first = i
     s.count = <int> max(0, min(rows_in_group(b, REGISTER // sizeof(floating)), stop - i))
-    s.waits = False
+    s.waits = s.holds = False
     s.seam = seam if b.stream else <Seam[floating]*> NULL
     s.ahead = fetched_ahead(b.rows * b.n * <Py_ssize_t> sizeof(element))
     if s.count == 0:
+        return
+    if not are_contiguous(b, unused):
+        read_rows(b, scratch, s, unused)
         return
     if last >= 0:
         x_stride, out_stride = b.x_stride[last], b.out_stride[last] if b.out != NULL else 0
@@ -165,7 +209,7 @@ cdef void apply_overlapped(
     cdef floating zero = 0
     cdef int r
     cdef bint spare = together > 1 or floating is double or Which is All  # registers, to end log_softmax beside them
-    cdef bint few = Within is Plain and are_unrolled(n, zero) and now.seam == NULL and (spare or not last.waits)
+    cdef bint few = are_unrolled(n, zero) and now.seam == NULL and (spare or not last.waits)
     if block != NULL:
         s.each = block_shift(block[0], now.tops[0], op.factor, how)
     else:
@@ -174,11 +218,10 @@ cdef void apply_overlapped(
         for r in range(now.count):
             next.x[r] = now.x[r]  # for their maxima, of which nothing is made
     if (next.count == now.count or next.count == 0 and last.waits) and (not last.waits or last.count == now.count):
-        if Within is Plain:
-            if few:
-                few_overlapped(last[0], now[0], next[0], n, n == BLOCK, s.each, how, which, &sums[0])
-                end_few(last, n, which)
-        if not few:
+        if few:
+            few_overlapped(last[0], now[0], next[0], n, n == BLOCK, s.each, how, which, &sums[0])
+            end_few(last, n, which)
+        else:
             sum_overlapped(last, now, next, n, &s.each, how, which, &sums[0])
     else:
         end_rows(last, n, how, which)
@@ -223,7 +266,7 @@ cdef void apply_overlapped_as(
 
 
 cdef inline void run_overlapped(
-    const Batch* b, Py_ssize_t start, Py_ssize_t stop, floating* scratch
+    const Batch* b, Py_ssize_t start, Py_ssize_t stop, floating* scratch, element* unused
 ) noexcept nogil:
     """Rows start .. stop"""
     cdef Stage[floating] stages[3]
@@ -233,15 +276,18 @@ cdef inline void run_overlapped(
     cdef Stage[floating]* spare
     cdef Seam[floating] seam
     cdef Py_ssize_t i = start, g = 0, size = b.n * rows_in_group(b, REGISTER // sizeof(floating))
-    last.waits = False
+    cdef int count = max(1, buffers(b, unused))
+    last.waits = last.holds = False
     seam.at = NULL
-    if not keeps_apart(b):
+    if buffers(b, unused) == 0:
         scratch, size = <floating*> NULL, 0
-    take_rows(b, i, stop, scratch, &seam, now, scratch)
+    take_rows(b, i, stop, scratch, &seam, now, unused)
     rows_max(now.x, now.count, b.n, False, NULL, now.tops)
     while i < stop:
         g += 1
-        take_rows(b, i + now.count, stop, scratch + g % 2 * size, &seam, next, scratch)
+        take_rows(b, i + now.count, stop, scratch + g % count * size, &seam, next, unused)
+        if next.count > 0 and fetches(b, unused):
+            now.ahead = b.x + offset(b, b.x_stride, next.first + next.count) - <const char*> next.x[0]
         fold(&now.tops[0], now.count)
         if any(beyond_reach(now.tops[0], <floating> b.op.factor.hi)):
             end_all(last, b.n, &b.op)
@@ -250,7 +296,10 @@ cdef inline void run_overlapped(
         else:
             apply_overlapped_as(last, now, next, b.n, &b.op, <Block[floating]*> NULL)
         i += now.count
+        write_rows(b, last, unused)
+        write_rows(b, now, unused)
         spare = last
         last, now, next = now, next, spare
     end_all(last, b.n, &b.op)
+    write_rows(b, last, unused)
     end_seam(seam)

@@ -266,10 +266,9 @@ cdef inline bint loss_tiles(
 
 cdef inline bint target_tiles(
     floating* x, const floating* v, Py_ssize_t n, Py_ssize_t size, int rows, int count, const Shift[floating]* s,
-    const vec[floating]* top, const Operation* op, Py_ssize_t row,
-    const Ahead* ahead
+    const vec[floating]* top, const Operation* op, Py_ssize_t row, bint gradient, const Ahead* ahead
 ) noexcept nogil:
-    """As apply_loss, with targets: the losses of rows row .. row + rows, and the gradient in place of x"""
+    """As apply_loss, with targets: the losses of rows row .. row + rows, and the gradient, if wanted, in place of x"""
     cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
     cdef int t
     cdef floating zero = 0, one = 1
@@ -282,7 +281,7 @@ cdef inline bint target_tiles(
     cdef Loss[floating] a[TILES]
     cdef vec[floating] first[TILES]
     cdef vec[floating] middle[TILES]
-    cdef vec[floating] here, w, largest, beyond = fill(zero)
+    cdef vec[floating] here, label, w, largest, beyond = fill(zero)
     cdef vec[floating] buffer[TURNED]
     cdef floating* each = <floating*> buffer
     for t in range(count):
@@ -307,12 +306,16 @@ cdef inline bint target_tiles(
     if not all_finite(beyond):
         return False
     for t in range(count):
-        here = fill(zero)
-        for j from t * size <= j < t * size + n * lanes by lanes:
+        here, label = fill(zero), fill(zero)
+        if op.labels != NULL:
+            take_labels(op.labels + row + t * lanes, NULL, rows - t * lanes, n, label, w)
+        w = drop(equal(label, fill(-one)), a[t].loss)
+        store(<floating*> op.loss + row + t * lanes, w, rows - t * lanes)
+        for j from t * size <= j < (t * size + n * lanes if gradient else 0) by lanes:
             w = less_target(load(x + j, lanes, zero), load(v + j, lanes, zero), a[t].factor, in_lane(a[t].down, 0))
-            store(x + j, choose(equal(first[t], here), a[t].special, w), lanes)
+            w = choose(equal(first[t], here), a[t].special, w)
+            store(x + j, drop(equal(label, fill(-one)), w), lanes)
             here = here + fill(one)
-        store(<floating*> op.loss + row + t * lanes, a[t].loss, rows - t * lanes)
     return True
 
 
@@ -347,5 +350,5 @@ cdef inline bint apply_short_tiles(
     if op.kind == LOG_VJP:
         return log_vjp_tiles(x, v, n, size, count, s, top, op, ahead)
     if op.kind == TARGETS:
-        return target_tiles(x, v, n, size, rows, count, s, top, op, row, ahead)
+        return target_tiles(x, v, n, size, rows, count, s, top, op, row, gradient, ahead)
     return loss_tiles(x, n, size, rows, count, s, op, row, gradient, ahead)

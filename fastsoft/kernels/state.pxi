@@ -208,7 +208,7 @@ cdef inline const double* block_in(
         gather_rows(b, b.x, b.x_stride, b.x_step, i, count, scratch, unused)
         widen(scratch, wide, count * b.n)
     for r in range(count if b.where != NULL else 0):
-        hide(b.where + offset(b, b.where_stride, i + r), b.where_step, b.n, wide + r * b.n, 1)
+        hide_in_row(b.where + offset(b, b.where_stride, i + r), b.where_step, b.n, wide + r * b.n)
     return wide
 
 

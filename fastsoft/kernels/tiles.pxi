@@ -113,9 +113,9 @@ cdef inline void tile_sum(
 
 
 cdef inline void tile_slopes(
-    floating* e, floating* slopes, Py_ssize_t n, const Rest[floating]* q, const Shift[floating]* s
+    floating* e, floating* slopes, Py_ssize_t n, const Rest[floating]* q, const Shift[floating]* s, floating c
 ) noexcept nogil:
-    """sigma in place of e, and sigma (1 - sigma), which may take its place"""
+    """sigma in place of e, and c sigma (1 - sigma), which may take its place"""
     cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
     cdef floating zero = 0
     cdef vec[floating] v, y
@@ -123,7 +123,7 @@ cdef inline void tile_slopes(
         v = load(e + j * lanes, lanes, zero)
         y = scaled(v, q.factor)
         store(e + j * lanes, one_nan(y, y), lanes)
-        store(slopes + j * lanes, own_or_largest_slope(v, y, q[0], s[0]), lanes)
+        store(slopes + j * lanes, own_or_largest_slope(v, y, q[0], s[0]) * fill(c), lanes)
 
 
 cdef inline void mend_factor(floating* tile, Py_ssize_t size, pair[floating]* factor) noexcept nogil:
@@ -176,7 +176,7 @@ cdef inline void apply_tiles(
         for t in range(count):
             q = rest(sums[t], s[t])
             tile = x + (t if op.kind == DIAGONAL else TILES + t) * size
-            tile_slopes(x + t * size, tile, n, &q, &s[t])
+            tile_slopes(x + t * size, tile, n, &q, &s[t], <floating> op.scale)
         return
     log_of_sums(&sums[0], &s[0], count, &log[0])
     for t in range(count):

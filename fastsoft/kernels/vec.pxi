@@ -3,7 +3,7 @@
 from cython.parallel cimport parallel
 from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from libcpp.atomic cimport atomic, memory_order_relaxed
@@ -134,6 +134,12 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     vec[T] drop[T](mask[T], vec[T])
     vec[T] choose[T](mask[T], vec[T] a, vec[T] b)
     vec[T] absolute[T](vec[T])
+    vec[T] shown[T](vec[T] y, const char* bytes, ptrdiff_t left)
+    ptrdiff_t row_offset(int ndim, const Py_ssize_t* shape, const Py_ssize_t* stride, ptrdiff_t i)
+    void hide_in_tiles[T](
+        T* tiles, ptrdiff_t n, int rows, const char* bytes, ptrdiff_t step, int ndim, const Py_ssize_t* shape,
+        const Py_ssize_t* stride, ptrdiff_t i
+    )
     mask[T] equal[T](vec[T], vec[T])
     bint any[T](mask[T])
     int lanes_of[T](mask[T])
@@ -198,6 +204,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         ptrdiff_t first
         int count
         bint waits
+        bint holds
         Seam[T]* seam
         ptrdiff_t ahead
         const T** x  # arrays of 16, as in Pass

@@ -43,6 +43,13 @@ inline __m256i narrow(const bfloat*, rf a) {  // to nearest even by integers: vc
 inline void store(half* p, rf a) { _mm256_storeu_si256((__m256i*)p, narrow(p, a)); }
 inline void store(bfloat* p, rf a) { _mm256_storeu_si256((__m256i*)p, narrow(p, a)); }
 
+inline rf from_bytes(const char* p, rf) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
+}
+inline rd from_bytes(const char* p, rd) {
+    return _mm512_cvtepi32_pd(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
+}
+
 inline __mmask16 first(ptrdiff_t count) { return (__mmask16)((1u << count) - 1); }
 inline rf load_part(const float* p, ptrdiff_t count, rf rest) { return _mm512_mask_loadu_ps(rest, first(count), p); }
 inline rd load_part(const double* p, ptrdiff_t count, rd rest) { return _mm512_mask_loadu_pd(rest, (md)first(count), p); }

@@ -29,6 +29,8 @@ inline void store(float* p, rf a) { std::memcpy(p, &a, sizeof a); }
 inline void store(double* p, rd a) { std::memcpy(p, &a, sizeof a); }
 inline void store(half* p, rf a) { for (int i = 0; i < 4; i++) from_work(a[i], p + i); }
 inline void store(bfloat* p, rf a) { for (int i = 0; i < 4; i++) from_work(a[i], p + i); }
+inline rf from_bytes(const char* p, rf) { return rf{(float)p[0], (float)p[1], (float)p[2], (float)p[3]}; }
+inline rd from_bytes(const char* p, rd) { return rd{(double)p[0], (double)p[1]}; }
 template <class T, class R> inline R load_part(const T* p, ptrdiff_t count, R rest) {
     for (ptrdiff_t i = 0; i < count; i++) rest[i] = p[i];
     return rest;

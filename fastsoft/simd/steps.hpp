@@ -249,6 +249,7 @@ template <class T> struct Stage {
     ptrdiff_t first;  // which of the batch's rows its first one is; not set for a block of a long row
     int count;
     bool waits;  // for its last step, with `factor`, or of log_softmax `shared` and `log`
+    bool holds;  // results in scratch, which go to where they belong after that
     Seam<T>* seam;    // null unless that goes past the caches
     ptrdiff_t ahead;  // bytes by which the logits of the next group are fetched
     const T* x[16];

@@ -43,6 +43,68 @@ template <class T, class S> APART void square_to_rows(const T* tile, ptrdiff_t l
     }
 }
 
+// Where row i of a batch starts, in bytes, its axes being of that shape and stride.
+INLINE ptrdiff_t row_offset(int ndim, const ptrdiff_t* shape, const ptrdiff_t* stride, ptrdiff_t i) {
+    ptrdiff_t at = 0;
+    for (int d = ndim - 1; d > 0; d--) {
+        at += i % shape[d] * stride[d];
+        i /= shape[d];
+    }
+    return ndim > 0 ? at + i * stride[0] : 0;
+}
+
+// y where the byte of a lane is not 0, else -inf; and of the first `left` lanes, whose bytes alone are read.
+template <class T> INLINE vec<T> shown(vec<T> y, const char* bytes) {
+    return choose(equal(from_bytes<T>(bytes), fill(T(0))), fill(-std::numeric_limits<T>::infinity()), y);
+}
+template <class T> INLINE vec<T> shown(vec<T> y, const char* bytes, ptrdiff_t left) {
+    constexpr ptrdiff_t lanes = vec<T>::lanes;
+    if (left >= lanes) return shown(y, bytes);
+    char some[lanes] = {};
+    for (ptrdiff_t i = 0; i < left; i++) some[i] = bytes[i];
+    return shown(y, some);
+}
+// The same in tiles of `rows` rows of n classes, from row i on of those whose bytes begin at `bytes`, j * step further for
+// class j.
+template <class T>
+INLINE void hide_in_tile(T* tile, ptrdiff_t n, const char* bytes, ptrdiff_t step, int ndim, const ptrdiff_t* shape,
+                        const ptrdiff_t* stride, ptrdiff_t i, int count) {
+    constexpr ptrdiff_t lanes = vec<T>::lanes, classes = 32;
+    const auto hide = [&](ptrdiff_t j, const char* of_lanes) INLINE_LAMBDA {
+        store(tile + j * lanes, shown(load(tile + j * lanes, lanes, T(0)), of_lanes), lanes);
+    };
+    const bool even = ndim > 0 && i % shape[ndim - 1] + count <= shape[ndim - 1];
+    const ptrdiff_t apart = even ? stride[ndim - 1] : 0;
+    const char* const first = bytes + row_offset(ndim, shape, stride, i);
+    if (even && apart == 0) {  // the same for all rows
+        for (ptrdiff_t j = 0; j < n; j++)
+            if (!first[j * step]) store(tile + j * lanes, fill(-std::numeric_limits<T>::infinity()), lanes);
+        return;
+    }
+    if (even && count == lanes && apart == 1) {
+        for (ptrdiff_t j = 0; j < n; j++) hide(j, first + j * step);
+        return;
+    }
+    char turned[classes * lanes];
+    std::memset(turned, 1, sizeof turned);
+    for (ptrdiff_t start = 0; start < n; start += classes) {
+        const ptrdiff_t some = n - start < classes ? n - start : classes;
+        for (int r = 0; r < count; r++) {
+            const char* row = even ? first + r * apart : bytes + row_offset(ndim, shape, stride, i + r);
+            for (ptrdiff_t j = 0; j < some; j++) turned[j * lanes + r] = row[(start + j) * step];
+        }
+        for (ptrdiff_t j = 0; j < some; j++) hide(start + j, turned + j * lanes);
+    }
+}
+
+template <class T>
+APART void hide_in_tiles(T* tiles, ptrdiff_t n, int rows, const char* bytes, ptrdiff_t step, int ndim, const ptrdiff_t* shape,
+                         const ptrdiff_t* stride, ptrdiff_t i) {
+    constexpr int lanes = vec<T>::lanes;
+    for (int r = 0; r < rows; r += lanes)
+        hide_in_tile(tiles + r * n, n, bytes, step, ndim, shape, stride, i + r, rows - r < lanes ? rows - r : lanes);
+}
+
 // Rows that lie evenly apart, in place of an array of pointers to them.
 template <class S> struct Even {
     char* first;

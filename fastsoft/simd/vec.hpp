@@ -45,6 +45,14 @@ template <class T> using bunch = vec<T, together>;  // as many as suit the instr
 
 template <int U = 1, class T> INLINE vec<T, U> fill(T a) { vec<T, U> v; EACH v.r[i] = splat(a); return v; }
 
+// As many bytes as a vec has lanes, as numbers.
+template <class T> INLINE vec<T> from_bytes(const char* p) {
+    const int U = 1;
+    vec<T> v;
+    EACH v.r[i] = from_bytes(p + i * vec<T>::width, v.r[i]);
+    return v;
+}
+
 // U times the same vec; one of them.
 template <int U, class T> INLINE vec<T, U> spread(vec<T> a) {
     vec<T, U> v;
