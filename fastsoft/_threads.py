@@ -124,9 +124,6 @@ def get_num_threads() -> int:
     return _default
 
 
-general["get_num_threads"] = get_num_threads  # the compiled ways in ask, for large arrays
-
-
 def set_num_threads(n: int) -> None:
     """Set the number of threads that calls may use, in the whole process.
 
@@ -189,6 +186,9 @@ def allowed(n: object) -> int:
         return get_num_threads()
     count = checked(n)
     return 1 if _serial else count
+
+
+general["allowed"] = allowed  # the compiled ways in ask, for large arrays and where a number is given
 
 
 _paused = False

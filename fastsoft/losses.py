@@ -104,6 +104,7 @@ def cross_entropy(
     return y
 
 
+@public
 def cross_entropy_grad(
     z: npt.ArrayLike,
     t: npt.ArrayLike,
@@ -186,7 +187,7 @@ def cross_entropy_grad(
         _slopes(a, w, y, out is not None, threads)
         if singular in ("nan", "zero") and poles.any():
             y[poles] = math.nan if singular == "nan" else 0
-    return (y, none.astype(np.int8) + poles.astype(np.int8)) if return_singular else y
+    return (y, np.add(none, poles, dtype=np.int8, order="C")) if return_singular else y
 
 
 def _slopes(z: Array, t: Array, y: Array, given: bool, threads: int) -> None:
@@ -452,7 +453,9 @@ class _Job:
         """What a mean is taken over."""
         if self.labels is None:
             return float(math.prod(self.batch))
-        return float(self.row_weights.sum() if self.row_weights is not None else np.count_nonzero(self.labels >= 0))
+        if self.row_weights is not None:
+            return float(kernels.reduced(self.row_weights, 1.0))
+        return float(np.count_nonzero(self.labels >= 0))
 
     def must_copy(self, out: Array) -> bool:
         """Whether the gradient, written to `out`, could change what is still to be read."""

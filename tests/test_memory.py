@@ -186,6 +186,21 @@ for dtype in map(dtype_of, ("float16", "bfloat16", "float32", "float64")):
                 for at_end in (True, False):
                     got = results(function(*(fenced(a, at_end) for a in arguments), axis, out=fenced(out, at_end)))
                     assert all(map(same, got, want)), (op.name, dtype, x.shape)
+                    if op.name == "softmax":  # masks, and weights of classes and targets made of them
+                        own, mask = arguments[0], arguments[0] > 0
+                        for m in (mask[:1], mask[:, :1], mask):  # the first two are broadcast
+                            got = function(fenced(own, at_end), axis, where=fenced(m, at_end), temperature=2)
+                            assert same(got, function(own, axis, where=m, temperature=2))
+                        some = np.s_[::2, ::2]
+                        apart = function(fenced(own, at_end)[some], axis, where=fenced(mask, at_end)[some])
+                        assert same(apart, function(own[some].copy(), axis, where=mask[some].copy()))
+                        for t in (np.arange(rows) % n, *([got] if dtype.itemsize > 2 else [])):
+                            for smoothing in (0, 0.1):
+                                loss, slope = fastsoft.softmax_cross_entropy_with_grad(
+                                    fenced(own, at_end), fenced(t, at_end), axis, label_smoothing=smoothing,
+                                    weight=fenced(np.ones(n), at_end), out=fenced(out, at_end))
+                                want_ = fastsoft.softmax_cross_entropy(own, t, axis, label_smoothing=smoothing)
+                                assert same(loss, want_)
     for far in (0, 1e9, 1e20):
         x = (np.random.default_rng(0).normal(0, 3, (3, 4101)) + far).astype(dtype if far < 1e5 else np.float64)
         state = fastsoft.LogSumExp(3, dtype=x.dtype)

@@ -1,7 +1,12 @@
-# The short ways: plain arrays, contiguous and of float32 or float64, with default arguments, in a few checks. Each
-# function gives None where an array is anything else, or, with threads = 0, large enough for several threads. What
-# calls them is in entry.pxi.
+# The short ways: NumPy's own arrays, not too large, and options that are numbers or names, in a few checks. Each
+# function gives None where an argument is anything else, or wrong. Losses are in plain_losses.pxi; what calls all of
+# these is in entry.pxi.
 
+from libc.float cimport DBL_MAX
+from libc.math cimport fma
+from cpython.float cimport PyFloat_AS_DOUBLE
+from numpy import float64 as _float64
+from fastsoft._entry import general as _general
 from fastsoft._memory import lines as _lines
 
 cdef extern from *:
@@ -11,22 +16,93 @@ cdef extern from *:
 cdef enum:
     ALIGNED = 65536  # bytes from which a result begins at a line of the cache
 
+cdef dict general = _general  # the functions in Python, by name
+cdef object ONE = 1.0  # the defaults, compared by identity
+cdef object ZERO = 0.0
+cdef object NAN_NAME = "nan"
+cdef object FLOAT64 = _float64  # a float, too
+
+
+cdef bint as_number(object value, double low, double high, double* number) noexcept:
+    """Whether value is a float, or an int that is not large, from low to high; and which"""
+    cdef int overflow = 0
+    if type(value) is float or type(value) is FLOAT64:
+        number[0] = PyFloat_AS_DOUBLE(value)
+    elif type(value) is int:
+        number[0] = <double> PyLong_AsLongAndOverflow(value, &overflow)
+    else:
+        return False
+    return overflow == 0 and low <= number[0] <= high
+
+
+cdef bint set_operation(Operation* op, Kind kind, object temperature) noexcept:
+    """An operation at a temperature; false where that is not a number from 2^-60 to 2^60, which is as far as SCALED
+    goes in _validate.factor"""
+    cdef control state
+    cdef double t, far = 1152921504606846976.0
+    set_plain(op, kind)
+    if temperature is ONE:
+        return True
+    if not as_number(temperature, 1 / far, far, &t):
+        return False
+    if t != 1:  # hi + lo, as _validate.factor has them: the remainder of a quotient is a number, hence exact
+        op.how = SCALED
+        state = enter()
+        op.factor.hi = 1 / t
+        op.factor.lo = fma(-op.factor.hi, t, 1.0) / t
+        leave(state)
+    return True
+
+
+cdef bint set_empty(Operation* op, object empty) noexcept:
+    """What an empty row gives; false for what is not a name of that, and for an error"""
+    if empty is NAN_NAME:
+        return True
+    if type(empty) is not str:
+        return False
+    if empty == "zero":
+        op.empty = 0
+        return True
+    return empty == "nan"
+
+
+cdef bint is_bfloat(cnp.ndarray a) noexcept:
+    """Whether a is of bfloat16, which has no number of its own"""
+    return cnp.PyTypeNum_ISUSERDEF(cnp.PyArray_TYPE(a)) and a.dtype.type.__name__ == "bfloat16"
+
+
+cdef bint is_float_array(object x) noexcept:
+    """Whether x is an array, of any strides, of a type that the kernels take, with something in it but not so much that
+    its result has memory of its own"""
+    cdef cnp.ndarray a
+    cdef int typenum
+    if type(x) is not cnp.ndarray:
+        return False
+    a = x
+    typenum = cnp.PyArray_TYPE(a)
+    if typenum != cnp.NPY_FLOAT32 and typenum != cnp.NPY_FLOAT64 and typenum != cnp.NPY_FLOAT16 and not is_bfloat(a):
+        return False
+    return cnp.PyArray_NDIM(a) > 0 and cnp.PyArray_ISBEHAVED_RO(a) and 0 < cnp.PyArray_NBYTES(a) < STREAM
+
 
 cdef bint is_plain(object x) noexcept:
-    """Whether x is a contiguous array of float32 or float64 with something in it"""
+    """The same for contiguous arrays of float32 and float64 alone"""
     cdef int typenum
     if type(x) is not cnp.ndarray:
         return False
     typenum = cnp.PyArray_TYPE(<cnp.ndarray> x)
+    if typenum != cnp.NPY_FLOAT32 and typenum != cnp.NPY_FLOAT64:
+        return False
     return (
         cnp.PyArray_NDIM(<cnp.ndarray> x) > 0 and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> x)
-        and (typenum == cnp.NPY_FLOAT32 or typenum == cnp.NPY_FLOAT64) and cnp.PyArray_SIZE(<cnp.ndarray> x) > 0
+        and 0 < cnp.PyArray_NBYTES(<cnp.ndarray> x) < STREAM
     )
 
 
-cdef bint is_large(cnp.ndarray a, int threads) noexcept:
-    """Too large for the short way: it might pay to use threads, or has memory of its own"""
-    return cnp.PyArray_NBYTES(a) >= (STREAM if threads > 0 else SERIAL)
+cdef int threads_for(cnp.ndarray a, Py_ssize_t serial, object num_threads) except -1:
+    """How many threads a call may use; one, without asking what is set, for up to `serial` bytes of the work type"""
+    cdef Py_ssize_t bytes = cnp.PyArray_NBYTES(a) * (2 if cnp.PyArray_ITEMSIZE(a) < <int> sizeof(float) else 1)
+    return 1 if num_threads is None and bytes < serial else general["allowed"](num_threads)
 
 
 cdef void set_rows(Batch* b, cnp.ndarray a, int axis) noexcept:
@@ -63,19 +139,43 @@ cdef int axis_of(object axis, cnp.ndarray a) noexcept:
     return <int> k if overflow == 0 and 0 <= k < ndim else -1
 
 
-cdef bint is_plain_and_small(object x, int threads):
-    """Whether x is a plain array, and not too large"""
-    return is_plain(x) and not is_large(x, threads)
-
-
-cdef bint has_plain_rows(object x, object axis, int threads):
-    """The same with its classes along the last axis"""
-    return is_plain_and_small(x, threads) and axis_of(axis, x) == cnp.PyArray_NDIM(<cnp.ndarray> x) - 1
+cdef bint has_plain_rows(object x, object axis):
+    """Whether x is plain, with its classes along the last axis"""
+    return is_plain(x) and axis_of(axis, x) == cnp.PyArray_NDIM(<cnp.ndarray> x) - 1
 
 
 cdef bint is_like(object v, cnp.ndarray a):
-    """Whether v is a plain array of a's shape and type"""
-    return is_plain(v) and cnp.PyArray_TYPE(<cnp.ndarray> v) == cnp.PyArray_TYPE(a) and cnp.PyArray_SAMESHAPE(v, a)
+    """Whether v is an array of a's shape and type"""
+    if type(v) is not cnp.ndarray or cnp.PyArray_TYPE(<cnp.ndarray> v) != cnp.PyArray_TYPE(a):
+        return False
+    return cnp.PyArray_ISBEHAVED_RO(<cnp.ndarray> v) and cnp.PyArray_SAMESHAPE(v, a)
+
+
+cdef bint is_plain_like(object v, cnp.ndarray a):
+    """The same, and contiguous"""
+    return is_like(v, a) and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> v)
+
+
+cdef cnp.ndarray mask_of(object where, cnp.ndarray a):
+    """An array of booleans as one of a's shape, to which it is broadcast; None for anything else"""
+    cdef cnp.npy_intp[MAX_NDIM] strides
+    cdef cnp.ndarray w
+    cdef int d, k, ndim = cnp.PyArray_NDIM(a)
+    if type(where) is not cnp.ndarray or cnp.PyArray_TYPE(<cnp.ndarray> where) != cnp.NPY_BOOL:
+        return None
+    w = where
+    if cnp.PyArray_SAMESHAPE(w, a):
+        return w
+    for d in range(ndim):
+        k = d - ndim + cnp.PyArray_NDIM(w)
+        strides[d] = 0
+        if k >= 0 and cnp.PyArray_DIM(w, k) != 1:
+            if cnp.PyArray_DIM(w, k) != cnp.PyArray_DIM(a, d):
+                return None
+            strides[d] = cnp.PyArray_STRIDE(w, k)
+    if cnp.PyArray_NDIM(w) > ndim:
+        return None
+    return cnp.PyArray_New(cnp.ndarray, ndim, cnp.PyArray_DIMS(a), cnp.NPY_BOOL, strides, data_of(w), 0, 0, None)
 
 
 cdef cnp.ndarray new(int ndim, const cnp.npy_intp* shape, cnp.ndarray like):
@@ -92,18 +192,34 @@ cdef cnp.ndarray new(int ndim, const cnp.npy_intp* shape, cnp.ndarray like):
             PyDataMem_SetHandler(previous)
 
 
+cdef inline Py_ssize_t reach(cnp.ndarray a, bint forward) noexcept:
+    """How many bytes from its first element on an array with something in it has others, in one direction"""
+    cdef Py_ssize_t step, found = 0
+    cdef int d
+    for d in range(cnp.PyArray_NDIM(a)):
+        step = (cnp.PyArray_DIM(a, d) - 1) * cnp.PyArray_STRIDE(a, d)
+        found += step if (step > 0) == forward else 0
+    return found
+
+
+cdef inline bint ends_before(cnp.ndarray a, cnp.ndarray b) noexcept:
+    return data_of(a) + reach(a, True) + cnp.PyArray_ITEMSIZE(a) <= data_of(b) + reach(b, False)
+
+
 cdef bint overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
-    return data_of(a) < data_of(b) + cnp.PyArray_NBYTES(b) and data_of(b) < data_of(a) + cnp.PyArray_NBYTES(a)
+    """Whether they may share memory"""
+    return not ends_before(a, b) and not ends_before(b, a)
 
 
 cdef cnp.ndarray result(object out, int ndim, const cnp.npy_intp* shape, cnp.ndarray a, cnp.ndarray w):
-    """A new array of a's type; or `out`, if it is a plain one that fits and may be written while a, unless it is in
-    place of that, and w, which may be None, are read; else None"""
+    """A new array of a's type; or `out`, if it is contiguous, fits, and may be written while a, unless it is in place
+    of that, and w, which may be None, are read; else None"""
+    cdef bint in_place
     cdef cnp.ndarray y
     cdef int d
     if out is None:
         return new(ndim, shape, a)
-    if not is_plain(out) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out):
+    if type(out) is not cnp.ndarray or not cnp.PyArray_ISCARRAY(<cnp.ndarray> out):
         return None
     y = out
     if cnp.PyArray_TYPE(y) != cnp.PyArray_TYPE(a) or cnp.PyArray_NDIM(y) != ndim:
@@ -111,224 +227,102 @@ cdef cnp.ndarray result(object out, int ndim, const cnp.npy_intp* shape, cnp.nda
     for d in range(ndim):
         if cnp.PyArray_DIM(y, d) != shape[d]:
             return None
-    if overlap(y, a) and (data_of(y) != data_of(a) or ndim != cnp.PyArray_NDIM(a)):
+    in_place = data_of(y) == data_of(a) and cnp.PyArray_SAMESHAPE(y, a) and cnp.PyArray_ISCARRAY_RO(a)
+    if overlap(y, a) and not in_place:
         return None
     return None if w is not None and overlap(y, w) else y
 
 
-cdef object quick(Kind kind, object x, object axis, object to, int threads):
-    """The whole operation for a plain array with default arguments, into `to` unless that is None; or None where it
-    is not one or, with threads = 0, large enough for several threads"""
-    cdef Batch b
-    cdef cnp.ndarray a, out
+cdef int without(cnp.ndarray a, int axis, bint keepdims, cnp.npy_intp* shape) noexcept:
+    """The shape of a without an axis, or with 1 in its place, and of how many axes it is"""
+    cdef int d, ndim = 0
+    for d in range(cnp.PyArray_NDIM(a)):
+        if d != axis or keepdims:
+            shape[ndim] = cnp.PyArray_DIM(a, d) if d != axis else 1
+            ndim += 1
+    return ndim
+
+
+cdef object quick(
+    Batch* b, object x, object axis, object where, bint keepdims, object to, object num_threads
+):
+    """The whole operation, b.op, into `to` unless that is None. keepdims: of logsumexp alone."""
+    cdef cnp.ndarray a, out, kept, mask = None
+    cdef cnp.PyArray_Dims all_axes
     cdef cnp.npy_intp* shape
     cdef cnp.npy_intp[MAX_NDIM] others
-    cdef int d, k, ndim
-    if not is_plain_and_small(x, threads):
+    cdef int k, d, ndim
+    cdef bint contiguous
+    if not is_float_array(x):
         return None
     a = x
-    ndim, shape = cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a)
+    if where is not None:
+        mask = mask_of(where, a)
+        if mask is None:
+            return None
     k = axis_of(axis, a)
+    contiguous = cnp.PyArray_ISCARRAY_RO(a) and (mask is None or cnp.PyArray_ISCARRAY_RO(mask))
     if k < 0:
         return None
-    set_plain(&b.op, kind)
-    set_rows(&b, a, k)
-    if kind == LOGSUMEXP:
-        ndim -= 1
-        for d in range(ndim):
-            others[d] = shape[d if d < k else d + 1]
-        shape = others
-    out = result(to, ndim, shape, a, None)
+    ndim, shape = cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a)
+    if b.op.kind == LOGSUMEXP:
+        ndim, shape = without(a, k, keepdims, &others[0]), others
+    out = result(to, ndim, shape, a, mask)
     if out is None:
         return None
-    b.out = data_of(out)
-    execute(&b, 0, b.rows, threads, cnp.PyArray_TYPE(a))
+    if contiguous:
+        set_rows(b, a, k)
+        b.out, b.where = data_of(out), data_of(mask)
+        for d in range(b.ndim if mask is not None else 0):
+            b.where_stride[d] = b.x_stride[d] // cnp.PyArray_ITEMSIZE(a)
+        b.where_step = b.x_step // cnp.PyArray_ITEMSIZE(a) if mask is not None else 0
+    else:
+        kept = out
+        if b.op.kind == LOGSUMEXP:  # with as many axes as a
+            all_axes.len, all_axes.ptr = without(a, k, True, &others[0]), &others[0]
+            kept = cnp.PyArray_Newshape(out, &all_axes, cnp.NPY_CORDER)
+        b.stream = False
+        set_axes(b, a, None, kept, mask, k)
+    execute(b, 0, b.rows, threads_for(a, SERIAL, num_threads), cnp.PyArray_TYPE(a))
     return out
 
 
-cdef object quick_pair(Kind kind, object x, object v, object axis, object to, int threads):
-    """An operation on two plain arrays of the same shape and dtype with default arguments, as `quick`"""
-    cdef Batch b
+cdef object quick_pair(Batch* b, object x, object v, object axis, object to, object num_threads):
+    """An operation on two arrays of the same shape and dtype, as `quick`"""
     cdef cnp.ndarray a, w, out
     cdef int k
-    if not is_plain_and_small(x, threads) or not is_like(v, x):
+    if not is_float_array(x) or not is_like(v, x):
         return None
     a, w = x, v
     k = axis_of(axis, a)
     if k < 0:
         return None
-    set_plain(&b.op, kind)
-    set_rows(&b, a, k)
     out = result(to, cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), a, w)
     if out is None:
         return None
-    b.v, b.out = data_of(w), data_of(out)
-    execute(&b, 0, b.rows, threads, cnp.PyArray_TYPE(a))
+    if cnp.PyArray_ISCARRAY_RO(a) and cnp.PyArray_ISCARRAY_RO(w):
+        set_rows(b, a, k)
+        b.v, b.out = data_of(w), data_of(out)
+    else:
+        b.stream = False
+        set_axes(b, a, w, out, None, k)
+    execute(b, 0, b.rows, threads_for(a, SERIAL, num_threads), cnp.PyArray_TYPE(a))
     return out
 
 
-cdef Py_ssize_t counted(const int64_t* labels, Py_ssize_t rows, Py_ssize_t n, object ignore_index) except -2:
-    """How many labels are not `ignore_index`, an int below 0 or None; -1 if that is anything else, or one out of range
-    """
-    cdef Py_ssize_t i, ignored = 0
-    cdef int64_t apart = 0
-    if ignore_index is not None:
-        if type(ignore_index) is not int or not -(1 << 62) < ignore_index < 0:
-            return -1
-        apart = ignore_index
-    for i in range(rows):
-        if not 0 <= labels[i] < n:
-            if apart == 0 or labels[i] != apart:
-                return -1
-            ignored += 1
-    return rows - ignored
-
-
-cdef double loss_total(const char* loss, Py_ssize_t count, int typenum) noexcept:
-    """The sum of losses, without loss of digits"""
-    cdef control state = enter()
-    cdef Py_ssize_t i
-    cdef double a, before, added, total = 0, lost = 0
-    for i in range(count):
-        a = (<const float*> loss)[i] if typenum == cnp.NPY_FLOAT32 else (<const double*> loss)[i]
-        before = total
-        total = before + a
-        added = total - before
-        lost += (before - (total - added)) + (a - added)
-    if lost == lost:  # else one is infinite, or the sum
-        total += lost
-    leave(state)
-    return total if total == total else NAN
-
-
-cdef double quotient(double a, double b) noexcept:
-    """a / b, and 0 for b = 0; in the floating-point state of the kernels"""
-    cdef control state = enter()
-    cdef double q = a / b if b != 0 else 0.0
-    leave(state)
-    return q if q == q else NAN
-
-
-def reduced(cnp.ndarray losses not None, double weight):
-    """The sum of losses, contiguous and of the type that is computed in, over their weight; 0 where that is 0"""
-    return quotient(loss_total(data_of(losses), cnp.PyArray_SIZE(losses), cnp.PyArray_TYPE(losses)), weight)
-
-
-cdef cnp.ndarray scalar(double value, int typenum):
-    """An array without axes, of float32 or float64"""
-    cdef cnp.ndarray a = cnp.PyArray_EMPTY(0, NULL, typenum, 0)
-    cdef control state = enter()
-    if typenum == cnp.NPY_FLOAT32:
-        (<float*> cnp.PyArray_DATA(a))[0] = <float> value
-    else:
-        (<double*> cnp.PyArray_DATA(a))[0] = value
-    leave(state)
-    return a
-
-
-cdef bint are_labels(object t, cnp.ndarray a):
-    """Whether t is a contiguous array of int64 with an entry for each row of a"""
-    cdef int d, ndim = cnp.PyArray_NDIM(a) - 1
-    if type(t) is not cnp.ndarray or cnp.PyArray_NDIM(<cnp.ndarray> t) != ndim:
-        return False
-    for d in range(ndim):
-        if cnp.PyArray_DIM(<cnp.ndarray> t, d) != cnp.PyArray_DIM(a, d):
-            return False
-    return cnp.PyArray_TYPE(<cnp.ndarray> t) == cnp.NPY_INT64 and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> t)
-
-
-cdef object quick_loss(
-    object x, object labels, object axis, object ignore_index, object reduction, bint gradient, object out, int threads
-):
-    """(loss, gradient or None) of plain logits and int64 labels, the other arguments default, or None as in `quick`,
-    or where a label is out of range or none counts"""
-    cdef Batch b
-    cdef cnp.ndarray a, t, loss, y = None
-    cdef Py_ssize_t rows
-    cdef int ndim, typenum
-    cdef bint mean, each
-    if not has_plain_rows(x, axis, threads) or not are_labels(labels, x) or type(reduction) is not str:
-        return None
-    a, t = x, labels
-    mean, each = reduction == "mean", reduction == "none"
-    ndim = cnp.PyArray_NDIM(a) - 1
-    typenum = cnp.PyArray_TYPE(a)
-    set_plain(&b.op, LABELS)
-    set_rows(&b, a, cnp.PyArray_NDIM(a) - 1)
-    b.op.labels = <const int64_t*> cnp.PyArray_DATA(t)
-    rows = counted(b.op.labels, b.rows, b.n, ignore_index)
-    if rows <= 0 or not (mean or each or reduction == "sum"):
-        return None
-    b.op.scale = quotient(1, rows) if mean else 1.0
-    if gradient:
-        y = result(out, ndim + 1, cnp.PyArray_DIMS(a), a, t)
-        if y is None:
-            return None
-        b.out = data_of(y)
-    loss = cnp.PyArray_EMPTY(ndim, cnp.PyArray_DIMS(a), typenum, 0)
-    b.op.loss = data_of(loss)
-    execute(&b, 0, b.rows, threads, typenum)
-    return loss if each else scalar(reduced(loss, rows if mean else 1), typenum), y
-
-
-cdef cnp.ndarray at_labels(cnp.ndarray a, const int64_t* labels, Py_ssize_t rows):
-    """Of each row of a the number at its label, which is valid"""
-    cdef Py_ssize_t i, k, size = cnp.PyArray_ITEMSIZE(a), n = cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
-    cdef cnp.npy_intp[2] shape = [rows, 1]
-    cdef cnp.ndarray found = cnp.PyArray_EMPTY(2, shape, cnp.PyArray_TYPE(a), 0)
-    for i in range(rows):
-        k = min(labels[i], n - 1)  # another thread may have changed it after the check
-        memcpy(data_of(found) + i * size, data_of(a) + (i * n + max(k, 0)) * size, size)
-    return found
-
-
-cdef object quick_cross_entropy(object z, object t, object axis, object to, int threads):
-    """Cross-entropy of plain probabilities with targets of the same shape and dtype, or int64 labels; or None as in
-    `quick`, or where a label is out of range"""
-    cdef Batch b
-    cdef cnp.ndarray a, w, loss
-    cdef bint of_labels
-    cdef double one = 1
-    cdef float small_one = 1  # the target of the one class that a label leaves
-    if not has_plain_rows(z, axis, threads):
-        return None
-    a = z
-    of_labels = are_labels(t, a)
-    if not of_labels and not is_like(t, a):
-        return None
-    w = t
-    set_plain(&b.op, CROSS_ENTROPY)
-    set_rows(&b, a, cnp.PyArray_NDIM(a) - 1)
-    if of_labels and counted(<const int64_t*> cnp.PyArray_DATA(w), b.rows, b.n, None) != b.rows:
-        return None
-    loss = result(to, cnp.PyArray_NDIM(a) - 1, cnp.PyArray_DIMS(a), a, w)
-    if loss is None:
-        return None
-    b.v = data_of(w)
-    if of_labels:
-        a = at_labels(a, <const int64_t*> cnp.PyArray_DATA(w), b.rows)
-        set_rows(&b, a, cnp.PyArray_NDIM(a) - 1)
-        b.v, b.v_stride[0] = <char*> &one if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT64 else <char*> &small_one, 0
-    b.op.loss = data_of(loss)
-    execute(&b, 0, b.rows, threads, cnp.PyArray_TYPE(a))
-    return loss
-
-
-cdef object quick_jacobian(object x, object axis, object out, int threads):
+cdef object quick_jacobian(Batch* b, object x, object axis, object out, object num_threads):
     """The Jacobians of a plain array, into `out` unless that is None, or None as in `quick`"""
-    cdef Batch b
     cdef cnp.ndarray a, y
     cdef cnp.npy_intp[65] shape  # MAX_NDIM + 1
-    cdef int d, ndim
+    cdef int d, ndim, threads
     cdef Py_ssize_t size
-    if not has_plain_rows(x, axis, threads) or cnp.PyArray_NDIM(<cnp.ndarray> x) == MAX_NDIM:
+    if not has_plain_rows(x, axis) or cnp.PyArray_NDIM(<cnp.ndarray> x) == MAX_NDIM:
         return None
     a = x
     ndim = cnp.PyArray_NDIM(a)
-    set_plain(&b.op, JACOBIAN)
-    set_rows(&b, a, cnp.PyArray_NDIM(a) - 1)
+    set_rows(b, a, cnp.PyArray_NDIM(a) - 1)
     size = cnp.PyArray_NBYTES(a) * b.n
-    if size >= (STREAM if threads > 0 else 4 * SERIAL):
+    if size >= STREAM:
         return None
     for d in range(ndim):
         shape[d] = cnp.PyArray_DIM(a, d)
@@ -336,5 +330,6 @@ cdef object quick_jacobian(object x, object axis, object out, int threads):
     y = result(out, ndim + 1, shape, a, None)
     if y is None:
         return None
-    jacobian_run(&b, 0, b.rows, 1.0, threads, cnp.PyArray_TYPE(a), cnp.PyArray_TYPE(y), data_of(y))
+    threads = threads_for(y, 4 * SERIAL, num_threads)
+    jacobian_run(b, 0, b.rows, b.op.factor.hi, threads, cnp.PyArray_TYPE(a), cnp.PyArray_TYPE(y), data_of(y))
     return y
