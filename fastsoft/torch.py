@@ -91,7 +91,8 @@ def softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None, *, _stack
     tensor([0.5000, 0.5000])
     """
     logits = _logits(input, dtype)
-    return _Softmax.apply(logits, _dim(dim, logits.ndim))
+    dim = _dim(dim, logits.ndim)
+    return _Softmax.apply(logits, dim) if _followed(logits) else _tensor(api.softmax(_array(logits), dim))
 
 
 def log_softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None, *, _stacklevel: int = 3) -> Tensor:
@@ -123,7 +124,8 @@ def log_softmax(input: Tensor, dim: int, dtype: torch.dtype | None = None, *, _s
     tensor([-0.6931, -0.6931])
     """
     logits = _logits(input, dtype)
-    return _LogSoftmax.apply(logits, _dim(dim, logits.ndim))
+    dim = _dim(dim, logits.ndim)
+    return _LogSoftmax.apply(logits, dim) if _followed(logits) else _tensor(api.log_softmax(_array(logits), dim))
 
 
 def cross_entropy(
@@ -189,11 +191,8 @@ def cross_entropy(
     _check(input, "input", FLOATS)
     if input.dtype in HALVES and torch.is_autocast_enabled("cpu"):
         input = input.float()
-    differentiate = torch.is_grad_enabled() and input.requires_grad
     ignore_index = _index(ignore_index, "ignore_index")
-    options: dict[str, Any] = {"reduction": reduction}  # the others where they say something: there is a short way
-    if type(label_smoothing) is not float or label_smoothing != 0:
-        options["label_smoothing"] = label_smoothing
+    options: dict[str, Any] = {"reduction": reduction, "label_smoothing": label_smoothing}
     if _are_probabilities(input, target):
         if ignore_index >= 0:
             raise ValueError(f"ignore_index must be negative where target holds probabilities, got {ignore_index}")
@@ -204,9 +203,11 @@ def cross_entropy(
     if weight is not None:
         _check(weight, "weight", FLOATS)
         _check_constant(weight, "weight")
-    if differentiate and input.dtype is torch.float16:
-        return _CrossEntropy.apply(input.float(), target, weight, options, True).to(torch.float16)
-    return _CrossEntropy.apply(input, target, weight, options, differentiate)
+    if not _followed(input, target, *(() if weight is None else (weight,))):
+        return _tensor(_computed(losses.softmax_cross_entropy, input, target, weight, options))
+    if input.dtype is torch.float16 and input.requires_grad:
+        return _CrossEntropy.apply(input.float(), target, weight, options).to(torch.float16)
+    return _CrossEntropy.apply(input, target, weight, options)
 
 
 def _check(tensor: Tensor, name: str, dtypes: tuple[torch.dtype, ...] | None) -> None:
@@ -253,12 +254,12 @@ def _index(number: int, name: str) -> int:
 
 
 def _dim(dim: int, ndim: int) -> int:
-    """`dim`, -1 for the last one, for which there is a short way."""
+    """`dim`, which must be there."""
     found = _index(dim, "dim")
     size = max(ndim, 1)
     if not -size <= found < size:
         raise IndexError(f"dim must be from {-size} to {size - 1}, got {found}")
-    return -1 if found == size - 1 else found
+    return found
 
 
 def _class_dim(input: Tensor) -> int:
@@ -322,7 +323,19 @@ class _Softmax(torch.autograd.Function):
 def _recorded(grad: Tensor) -> bool:
     """Whether what becomes of the gradient that arrives is asked for, backward or forward; the latter a Function
     refuses."""
-    return torch.is_grad_enabled() or torch.autograd.forward_ad.unpack_dual(grad).tangent is not None
+    return torch.is_grad_enabled() or _is_dual(grad)
+
+
+def _followed(input: Tensor, *others: Tensor) -> bool:
+    """Whether what becomes of the input is asked for, or that of any argument by forward differentiation or a
+    transform, which a Function refuses. Only then a Function is used: its call takes longer than a small kernel."""
+    if (input.requires_grad and torch.is_grad_enabled()) or torch._C._are_functorch_transforms_active():
+        return True
+    return any(map(_is_dual, (input, *others)))
+
+
+def _is_dual(tensor: Tensor) -> bool:
+    return torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def _softmax_vjp(output: Tensor, grad: Tensor, dim: int) -> Tensor:
@@ -389,11 +402,7 @@ class _LogSoftmaxGradient(torch.autograd.Function):
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, input: Tensor, target: Tensor, weight: Tensor | None, options: dict[str, Any], differentiate: bool
-    ) -> Tensor:
-        if not differentiate:
-            return _tensor(_computed(losses.softmax_cross_entropy, input, target, weight, options))
+    def forward(ctx: Any, input: Tensor, target: Tensor, weight: Tensor | None, options: dict[str, Any]) -> Tensor:
         loss, gradient = _computed(losses.softmax_cross_entropy_with_grad, input, target, weight, options)
         ctx.save_for_backward(input, target, weight)
         ctx.options = options
@@ -403,7 +412,7 @@ class _CrossEntropy(torch.autograd.Function):
         return _tensor(loss)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         # Of all who come here, on whatever thread, only one gets it: to scale it, or to keep it in a graph of its own.
         gradient = vars(ctx).pop("gradient", None)
         if gradient is None:
@@ -422,7 +431,7 @@ class _CrossEntropy(torch.autograd.Function):
             gradient = gradient * grad
         elif grad.numel() != 1 or grad.item() != 1 or _recorded(grad):
             gradient.mul_(grad)
-        return gradient, None, None, None, None
+        return gradient, None, None, None
 
 
 class _CrossEntropyGradient(torch.autograd.Function):

@@ -527,6 +527,17 @@ def test_unsupported_transforms_raise() -> None:
         torch.func.vmap(lambda x: ours.softmax(x, 0))(X)
     with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
         ours.softmax(torch.autograd.forward_ad.make_dual(X, X), 1)
+    probabilities, weight = torch.softmax(X, 1), torch.ones(X.shape[1])
+    for arguments in ((X, T, weight), (X, probabilities, weight)):
+        for k in range(len(arguments)):
+            if arguments[k].is_floating_point():
+                with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
+                    dual = torch.autograd.forward_ad.make_dual(arguments[k], arguments[k])
+                    ours.cross_entropy(*arguments[:k], dual, *arguments[k + 1 :])
+    with pytest.raises(RuntimeError, match="functorch"):
+        torch.func.vmap(lambda t: ours.cross_entropy(X, t))(torch.stack([T, T]))
+    with pytest.raises(RuntimeError, match="functorch"):
+        torch.func.grad(lambda x: (x * ours.softmax(X, 1)).sum())(X)
     for name in ("softmax", "log_softmax"):
         x = X.clone().requires_grad_()
         y = getattr(ours, name)(x, 1)
