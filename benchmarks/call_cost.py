@@ -19,22 +19,34 @@ from fastsoft import _dispatch
 from fastsoft.__main__ import _progress
 
 STORED = Path(__file__).with_name("call_cost.json")
-OPERATIONS = ("softmax", "log_softmax", "logsumexp", "softmax_vjp", "softmax_cross_entropy_with_grad")
+OPERATIONS = (
+    "softmax",
+    "log_softmax",
+    "logsumexp",
+    "softmax_vjp",
+    "softmax_cross_entropy_with_grad",
+    "softmax temperature=2.0",  # with an option
+    "softmax where=x==x",
+    "softmax_cross_entropy_with_grad label_smoothing=0.1",
+)
 CALLS = 2000
 MORE = 0.05  # this share of instructions more than stored is a failure
 INSTALL = "valgrind is not installed: apt-get install valgrind, dnf install valgrind, or as your system has it"
 
-# What is counted: a loop of argv[2] calls of the operation argv[1]. The loop itself is some 30 instructions a call.
+# What is counted: a loop of argv[2] calls of the operation argv[1], which may have an option. The loop itself is some
+# 30 instructions a call, an option as much again.
 PROGRAM = """
 import itertools, sys
 import numpy as np
 import fastsoft
 from fastsoft.reference import OPS
-op = next(op for op in OPS if op.name == sys.argv[1])
-arguments = op.arguments(np.arange(10, dtype=np.float32).reshape(1, 10))
+name, _, option = sys.argv[1].partition(" ")
+op = next(op for op in OPS if op.name == name)
+x = np.arange(10, dtype=np.float32).reshape(1, 10)
+arguments, options = op.arguments(x), eval(f"dict({option})")
 function = getattr(fastsoft, op.name)
 for _ in itertools.repeat(None, int(sys.argv[2])):
-    function(*arguments)
+    function(*arguments, **options)
 """
 
 
@@ -81,10 +93,10 @@ def dearer(now: Mapping[str, float], before: Mapping[str, float]) -> list[str]:
 
 
 def table(now: Mapping[str, float], before: Mapping[str, float]) -> str:
-    rows = [f"| {'operation':31} | instructions | stored | change |", f"| {'-' * 31} | {'-' * 11}: | -----: | -----: |"]
+    rows = [f"| {'operation':51} | instructions | stored | change |", f"| {'-' * 51} | {'-' * 11}: | -----: | -----: |"]
     for op, count in now.items():
         stored = f"{before[op]:6.0f} | {100 * (count / before[op] - 1):+4.1f} %" if op in before else "       |       "
-        rows.append(f"| {op:31} | {count:12.0f} | {stored} |")
+        rows.append(f"| {op:51} | {count:12.0f} | {stored} |")
     return "\n".join(rows)
 
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from fastsoft import _bench, _dispatch
 from fastsoft.__main__ import _positive, _progress
 from fastsoft.reference import OPS
 
+Array = np.ndarray[Any, Any]
 BASELINE = Path(__file__).with_name("baseline.json")
 SLOWER = 0.15  # of the time: that much more, at the same speed of NumPy, is a failure
 ROUNDS = 7  # of a measurement, each the best of some samples
@@ -33,19 +35,25 @@ class Cell:
     shape: tuple[int, ...]
     axis: int
     dtype: str
-    temperature: float = 1.0  # of fastsoft; NumPy always computes without one
+    option: str = ""  # of fastsoft, in OPTIONS; NumPy always computes without any
 
     @property
     def name(self) -> str:
         axis = f" axis {self.axis}" if self.axis != -1 else ""
-        temperature = f" temperature {self.temperature:g}" if self.temperature != 1 else ""
-        return f"{self.operation} {'x'.join(map(str, self.shape))}{axis} {self.dtype}{temperature}"
+        option = f" {self.option}" if self.option else ""
+        return f"{self.operation} {'x'.join(map(str, self.shape))}{axis} {self.dtype}{option}"
 
+
+OPTIONS: Mapping[str, Callable[[Array], dict[str, Any]]] = {
+    "temperature 2": lambda x: {"temperature": 2.0},
+    "masked": lambda x: {"where": x > 0},
+    "smoothed": lambda x: {"label_smoothing": 0.1},
+}
 
 # Every operation on rows of a middling length; those used most also on one short row, on short, long and large ones,
 # between these, on columns and in the other types; a loss without its gradient; maps of few and of many classes, and
 # some larger than the caches; kept outputs, which ask for little but memory; rows that do not end with a register; and
-# gradients with a temperature.
+# options, above all of short rows.
 CELLS = (
     *(Cell(op.name, (64, 1000), -1, "float32") for op in OPS if op.classes < 2),
     Cell("softmax_jacobian", (64, 10), -1, "float32"),
@@ -71,8 +79,14 @@ CELLS = (
     Cell("softmax_vjp", (8192, 128), -1, "float32"),
     Cell("softmax_vjp", (1000, 50), -1, "float32"),
     Cell("softmax_cross_entropy_with_grad", (1000, 50), -1, "float32"),
-    Cell("softmax_vjp", (4096, 10), -1, "float32", 2.0),
-    Cell("softmax_cross_entropy_with_grad", (8, 3, 128, 128), 1, "float32", 2.0),
+    Cell("softmax", (1, 10), -1, "float32", "temperature 2"),
+    Cell("softmax", (1000, 50), -1, "float32", "temperature 2"),
+    Cell("softmax_vjp", (4096, 10), -1, "float32", "temperature 2"),
+    Cell("softmax_cross_entropy_with_grad", (8, 3, 128, 128), 1, "float32", "temperature 2"),
+    Cell("softmax", (1, 10), -1, "float32", "masked"),
+    Cell("softmax", (4096, 10), -1, "float32", "masked"),
+    Cell("softmax", (64, 1000), -1, "float32", "masked"),
+    Cell("softmax_cross_entropy_with_grad", (4096, 10), -1, "float32", "smoothed"),
     Cell("softmax_vjp_from_output", (4096, 17), -1, "float32"),
     Cell("softmax_vjp_from_output", (1000, 1000), -1, "float32"),
     Cell("softmax_vjp_from_output", (1000, 1000), 0, "float64"),
@@ -113,8 +127,8 @@ def measure(cell: Cell) -> float:
     op = next(op for op in OPS if op.name == cell.operation)
     x = np.random.default_rng(0).normal(0, 5, cell.shape).astype(cell.dtype)
     function = getattr(fastsoft, op.name)
-    if cell.temperature != 1:
-        function = functools.partial(function, temperature=cell.temperature)
+    if cell.option:
+        function = functools.partial(function, **OPTIONS[cell.option](x))
     functions = function, op.baseline
     seconds, numpy_seconds = _bench._times(functions, op.arguments(x, cell.axis), cell.axis, ROUNDS)
     return numpy_seconds / seconds
