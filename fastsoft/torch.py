@@ -328,10 +328,11 @@ def _recorded(grad: Tensor) -> bool:
 
 def _followed(input: Tensor, *others: Tensor) -> bool:
     """Whether what becomes of the input is asked for, or that of any argument by forward differentiation or a
-    transform, which a Function refuses. Only then a Function is used: its call takes longer than a small kernel."""
+    transform, which a Function refuses, or a trace. Only then a Function is used: its call takes longer than a small
+    kernel."""
     if (input.requires_grad and torch.is_grad_enabled()) or torch._C._are_functorch_transforms_active():
         return True
-    return any(map(_is_dual, (input, *others)))
+    return torch.jit.is_tracing() or any(map(_is_dual, (input, *others)))  # a trace would hold the result for good
 
 
 def _is_dual(tensor: Tensor) -> bool:

@@ -346,3 +346,37 @@ del kept
 y = fastsoft.softmax(more)
 assert y[0, 0] == y[-1, -1] == np.float32(0.001)
 """)
+
+
+NO_THREAD = """
+import os, resource, threading
+import numpy as np
+import fastsoft
+
+n = 65536
+x = np.random.default_rng(0).standard_normal(((1 << 24) // n + 1, n), np.float32)  # its last piece is one row
+out, want = np.zeros_like(x), fastsoft.log_softmax(x[-1:])
+fastsoft.log_softmax(x, out=out, num_threads=2)
+out[...] = 0
+go = threading.Event()
+
+def work():
+    go.wait()
+    fastsoft.log_softmax(x, out=out, num_threads=2)
+
+thread = threading.Thread(target=work)
+thread.start()
+pages = int(open("/proc/self/statm").read().split()[0])
+room = pages * os.sysconf("SC_PAGE_SIZE") + (3 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (room, resource.RLIM_INFINITY))
+go.set()
+thread.join()
+print(np.array_equal(out[-1:], want))
+"""
+
+
+@linux
+def test_no_memory_for_a_second_thread(isa: str) -> None:
+    """A row that two threads should share, past the caches, when there is none for the second: one computes it."""
+    done = python(NO_THREAD, FASTSOFT_ISA=isa, timeout=200)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stdout + done.stderr

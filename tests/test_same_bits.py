@@ -463,6 +463,28 @@ def test_results_larger_than_the_caches(op: Operation, isa: str, dtype: str, n: 
 
 @softmax_family
 @pytest.mark.parametrize("dtype", FLOATS)
+def test_masked_results_larger_than_the_caches(op: Operation, isa: str, dtype: str) -> None:
+    """The same with a mask, of rows that follow each other, lie apart, or are reversed; one of them holds nothing."""
+    number, n = dtype_of(dtype), 1001
+    few, some = assorted((200, n), number), np.arange(200 * n).reshape(200, n) % 7 < 5
+    some[30] = False
+    part = function(op)(few, where=some)
+    rows = (20 << 20) // number.itemsize // n
+    x, where, want = np.resize(few, (rows, n)), np.resize(some, (rows, n)), np.resize(part, (rows, *part.shape[1:]))
+    wide = np.zeros((rows, n + 5), number)
+    wide[:, :n] = x
+    for threads, own in itertools.product((1, 2), (x, wide[:, :n], x[:, ::-1].copy()[:, ::-1])):
+        out = np.zeros(want.size + 3, number)[3:].reshape(want.shape)
+        function(op)(own, where=where, out=out, num_threads=threads)
+        assert_same_bits(out, want)
+    assert_same_bits(function(op)(x[::-1], where=where[::-1]), want[::-1])
+    if op.classes == 1:
+        function(op)(x, where=where, out=x)
+        assert_same_bits(x, want)
+
+
+@softmax_family
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_columns_side_by_side(op: Operation, isa: str, dtype: str) -> None:
     """Few columns or many, of few classes or many, several such arrays after each other: what rows give."""
     number = dtype_of(dtype)

@@ -520,6 +520,17 @@ def test_tensors_for_the_functions_of_arrays() -> None:
         api.softmax(leaf(X))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("differentiated", [False, True])
+def test_traces_compute(differentiated: bool) -> None:
+    """What torch.jit.trace gives computes, and does not repeat what it was traced with."""
+    other = random(*X.shape, seed=7)
+    for function in (lambda x: ours.softmax(2 * x, 1), lambda x: ours.log_softmax(2 * x, 1),
+                     lambda x: ours.cross_entropy(2 * x, T)):  # fmt: skip
+        traced = torch.jit.trace(function, X.clone().requires_grad_(differentiated), check_trace=False)
+        assert torch.equal(traced(other), function(other))
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # PyTorch's own, of its transforms
 def test_unsupported_transforms_raise() -> None:
     """They are not ignored, which would lose a derivative."""

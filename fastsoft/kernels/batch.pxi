@@ -5,6 +5,7 @@ cdef enum:
     STREAM = 16777216  # bytes of result from which it is written past the caches
     PANEL = 262144  # bytes of the tiles that are read side by side
     NEARBY = 1048576  # bytes of an array up to which long runs of it need not be read
+    FORESEEN = 4194304  # bytes of an array up to which the hardware fetches ahead well enough
     FARTHER = 16777216  # bytes that may be in a third-level cache
     NARROW = 64  # classes up to which a panel has few tiles, so that the next one is fetched as a whole
     FEW_STREAMS = 16  # classes that can be gone through at once, each of them in several lines of memory
@@ -89,7 +90,8 @@ cdef inline int tiles_at_once(Py_ssize_t n) noexcept nogil:
 
 cdef inline bint are_columns(const Batch* b) noexcept nogil:
     """Whether rows share lines of memory, so that many of them are read and written together"""
-    return b.n <= LONG and b.ndim > 0 and b.x_step > b.x_stride[b.ndim - 1] and b.shape[b.ndim - 1] > 1
+    cdef Py_ssize_t apart = b.x_stride[b.ndim - 1] if b.ndim > 0 else 0
+    return b.n <= LONG and 0 < max(apart, -apart) < b.x_step and b.shape[b.ndim - 1] > 1
 
 
 cdef inline bint are_logit_columns(const Batch* b, element* unused) noexcept nogil:

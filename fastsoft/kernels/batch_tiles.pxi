@@ -2,7 +2,6 @@
 # as are read and written in long runs of memory.
 
 cdef enum:
-    FORESEEN = 4194304  # bytes of an array up to which the hardware fetches ahead well enough
     FEW_OUTPUTS = 100  # classes of a kept output up to which columns go vec by vec
     WAYS = 8  # lines of memory, of each argument, that lie whole pages apart
     FOLLOW = 32  # tiles that must follow for some columns to go before a line

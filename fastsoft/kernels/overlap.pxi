@@ -4,12 +4,13 @@
 # sums. The bits are those of rows.pxi: a maximum and the last step do not ask for an order.
 
 cdef inline bint goes_overlapped(const Batch* b, element* unused) noexcept nogil:
-    """Whether rows neither go by tiles nor share lines of memory"""
+    """Whether rows of softmax and its like, or of losses without a gradient, go neither by tiles nor block by block;
+    by way of scratch if they are not very long and do not share lines of memory"""
     if b.op.kind > LOGSUMEXP and (b.op.kind != LABELS or b.out != NULL):
         return False
     if b.op.how == WIDE or is_long(&b.op, b.n) or by_tiles(b, sizeof(element)):
         return False
-    return are_contiguous(b, unused) or not are_columns(b)
+    return are_contiguous(b, unused) or (b.n <= LONG_ROW and not are_columns(b))
 
 
 cdef inline int buffers(const Batch* b, element* unused) noexcept nogil:
@@ -26,7 +27,8 @@ cdef inline uintptr_t row_of_out(const Batch* b, Py_ssize_t i) noexcept nogil:
 
 
 cdef inline bint fetches(const Batch* b, element* unused) noexcept nogil:
-    """Whether rows that are not used as they lie are fetched, while those before them are computed"""
+    """Whether rows that are not used as they lie are fetched while those before them are computed, as many bytes as
+    they have in the work type"""
     if are_contiguous(b, unused) or b.x_step != sizeof(element):
         return False
     return b.rows * b.n * <Py_ssize_t> sizeof(element) > FORESEEN
@@ -62,7 +64,8 @@ cdef inline void take_rows(
     const Batch* b, Py_ssize_t i, Py_ssize_t stop, floating* scratch, Seam[floating]* seam, Stage[floating]* s,
     element* unused
 ) noexcept nogil:
-    """The next group from row i on, if there is one; its exponentials go to scratch, unless that is NULL"""
+    """The next group from row i on, if there is one; its exponentials go to scratch, unless that is NULL, and so do
+    its rows if they are not used as they lie"""
     cdef Py_ssize_t r, last = b.ndim - 1, x_stride = 0, out_stride = 0
     cdef uintptr_t x, out
     s.first = i
@@ -276,16 +279,16 @@ cdef inline void run_overlapped(
     cdef Stage[floating]* spare
     cdef Seam[floating] seam
     cdef Py_ssize_t i = start, g = 0, size = b.n * rows_in_group(b, REGISTER // sizeof(floating))
-    cdef int count = max(1, buffers(b, unused))
+    cdef int slots = buffers(b, unused)
     last.waits = last.holds = False
     seam.at = NULL
-    if buffers(b, unused) == 0:
-        scratch, size = <floating*> NULL, 0
+    if slots == 0:
+        scratch, size, slots = <floating*> NULL, 0, 1
     take_rows(b, i, stop, scratch, &seam, now, unused)
     rows_max(now.x, now.count, b.n, False, NULL, now.tops)
     while i < stop:
         g += 1
-        take_rows(b, i + now.count, stop, scratch + g % count * size, &seam, next, unused)
+        take_rows(b, i + now.count, stop, scratch + g % slots * size, &seam, next, unused)
         if next.count > 0 and fetches(b, unused):
             now.ahead = b.x + offset(b, b.x_stride, next.first + next.count) - <const char*> next.x[0]
         fold(&now.tops[0], now.count)

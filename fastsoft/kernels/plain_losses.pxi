@@ -1,35 +1,5 @@
 # The short ways of the losses, as in plain.pxi.
 
-cdef double quotient(double a, double b) noexcept:
-    """a / b, and 0 for b = 0; in the floating-point state of the kernels"""
-    cdef control state = enter()
-    cdef double q = a / b if b != 0 else 0.0
-    leave(state)
-    return q if q == q else NAN
-
-
-cdef double loss_total(const char* loss, Py_ssize_t count, int typenum) noexcept:
-    """The sum of losses, without loss of digits"""
-    cdef control state = enter()
-    cdef Py_ssize_t i
-    cdef double a, before, added, total = 0, lost = 0
-    for i in range(count):
-        a = (<const float*> loss)[i] if typenum == cnp.NPY_FLOAT32 else (<const double*> loss)[i]
-        before = total
-        total = before + a
-        added = total - before
-        lost += (before - (total - added)) + (a - added)
-    if lost == lost:  # else one is infinite, or the sum
-        total += lost
-    leave(state)
-    return total if total == total else NAN
-
-
-def reduced(cnp.ndarray losses not None, double weight):
-    """The sum of losses, contiguous and of the type that is computed in, over their weight; 0 where that is 0"""
-    return quotient(loss_total(data_of(losses), cnp.PyArray_SIZE(losses), cnp.PyArray_TYPE(losses)), weight)
-
-
 cdef int work_type(cnp.ndarray a) noexcept:
     """The type that is computed in"""
     return cnp.NPY_FLOAT64 if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT64 else cnp.NPY_FLOAT32

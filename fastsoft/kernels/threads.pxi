@@ -242,6 +242,7 @@ cdef int run_all(
     if threads > 1:
         region = team.threads = fs_region(threads, allowed)  # once all memory has been taken
         threads = min(threads, region)
+        split = split and threads > 1
     begun = now() if threads > 1 else 0
     if split:
         team.parts = scratch + size - 6 * REGISTER * team.blocks  # for a long row a Block each
