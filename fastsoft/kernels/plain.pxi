@@ -87,16 +87,9 @@ cdef bint is_float_array(object x) noexcept:
 
 cdef bint is_plain(object x) noexcept:
     """The same for contiguous arrays of float32 and float64 alone"""
-    cdef int typenum
-    if type(x) is not cnp.ndarray:
+    if not is_float_array(x) or cnp.PyArray_ITEMSIZE(<cnp.ndarray> x) < <int> sizeof(float):
         return False
-    typenum = cnp.PyArray_TYPE(<cnp.ndarray> x)
-    if typenum != cnp.NPY_FLOAT32 and typenum != cnp.NPY_FLOAT64:
-        return False
-    return (
-        cnp.PyArray_NDIM(<cnp.ndarray> x) > 0 and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> x)
-        and 0 < cnp.PyArray_NBYTES(<cnp.ndarray> x) < STREAM
-    )
+    return cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> x)
 
 
 cdef int threads_for(cnp.ndarray a, Py_ssize_t serial, object num_threads) except -1:

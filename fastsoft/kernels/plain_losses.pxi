@@ -92,8 +92,10 @@ cdef cnp.ndarray class_weights_of(object weight, Py_ssize_t n):
     if not is_plain(weight) or cnp.PyArray_NDIM(<cnp.ndarray> weight) != 1:
         return None
     w = weight
-    if cnp.PyArray_DIM(w, 0) != n or cnp.PyArray_TYPE(w) == cnp.NPY_FLOAT64:
-        return w if cnp.PyArray_DIM(w, 0) == n else None
+    if cnp.PyArray_DIM(w, 0) != n:
+        return None
+    if cnp.PyArray_TYPE(w) == cnp.NPY_FLOAT64:
+        return w
     found = cnp.PyArray_EMPTY(1, shape, cnp.NPY_FLOAT64, 0)
     state = enter()
     for j in range(n):
@@ -265,17 +267,7 @@ cdef bint has_pole(cnp.ndarray a) noexcept:
 cdef object quick_cross_entropy_grad(object z, object t, object axis, object to, object num_threads):
     """-t / z of plain probabilities, none of them 0, and targets of the same shape and dtype"""
     cdef Batch b
-    cdef cnp.ndarray a, w, out
-    if not is_plain(z) or not is_plain_like(t, z) or axis_of(axis, z) < 0:
-        return None
-    a, w = z, t
-    if has_pole(a):
+    if not is_plain(z) or not is_like(t, z) or axis_of(axis, z) < 0 or has_pole(z):
         return None
     set_plain(&b.op, CROSS_ENTROPY_GRAD)
-    set_rows(&b, a, cnp.PyArray_NDIM(a) - 1)
-    out = result(to, cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), a, w)
-    if out is None:
-        return None
-    b.v, b.out = data_of(w), data_of(out)
-    execute(&b, 0, b.rows, threads_for(a, SERIAL, num_threads), cnp.PyArray_TYPE(a))
-    return out
+    return quick_pair(&b, z, t, -1, to, num_threads)  # entry by entry, whatever the axis
