@@ -106,6 +106,27 @@ def test_same_as_the_long_ways(isa: str, dtype: str, shape: tuple[int, ...], axi
             same(getattr(fastsoft, name)(*arguments, **options), long)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_several_axes(isa: str, dtype: str) -> None:
+    """All axes, or such as follow each other, of contiguous arrays; others go the long way."""
+    x = logits((3, 4, 5, 2), dtype_of(dtype))
+    where = logits(x.shape, np.float32, seed=2) > 0
+    for axis, options in itertools.product(
+        (None, (0,), (0, 1), (1, 2), (-2, -1), (1, 2, 3), (0, 1, 2, 3)), ({}, {"where": where}, {"num_threads": 2})
+    ):
+        for name, more in (("softmax", {}), ("log_softmax", {}), ("logsumexp", {}), ("logsumexp", {"keepdims": True})):
+            long = _entry.general[name](x, axis, **options, **more)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setitem(_entry.general, name, refuse)
+                same(getattr(fastsoft, name)(x, axis, **options, **more), long)
+    same(fastsoft.softmax(x, (1, 0)), fastsoft.softmax(x, (0, 1)))
+    for axis in ((0, 0), (0, 4), (1.0,), [0, 1], (None,)):
+        with pytest.raises((TypeError, ValueError)):
+            fastsoft.softmax(x, axis)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="axis must be an int"):
+        fastsoft.softmax_jacobian_diagonal(x, None)  # type: ignore[arg-type]
+
+
 def test_temperatures(isa: str) -> None:
     """The two numbers that stand for 1 / temperature are those of the long way, at any temperature within reach."""
     x = logits((2, 5), np.float64)

@@ -196,7 +196,7 @@ def jacobian(
     cdef Batch b
     set_plain(&b.op, JACOBIAN)
     set_factor(&b.op, how, factor)
-    set_rows(&b, x, cnp.PyArray_NDIM(x) - 1)
+    set_rows(&b, x, cnp.PyArray_NDIM(x) - 1, cnp.PyArray_NDIM(x) - 1)
     stop = min(stop, b.rows)
     jacobian_run(&b, start, stop, c, threads, cnp.PyArray_TYPE(x), cnp.PyArray_TYPE(out), data_of(out))
 

@@ -98,13 +98,16 @@ cdef int threads_for(cnp.ndarray a, Py_ssize_t serial, object num_threads) excep
     return 1 if num_threads is None and bytes < serial else general["allowed"](num_threads)
 
 
-cdef void set_rows(Batch* b, cnp.ndarray a, int axis) noexcept:
-    """The rows of a contiguous array along an axis; out, still to be set, is like x, or has one number for each row"""
+cdef void set_rows(Batch* b, cnp.ndarray a, int first_axis, int last_axis) noexcept:
+    """The rows of a contiguous array along axes that follow each other; out, still to be set, is like x, or has one
+    number for each row"""
     cdef Py_ssize_t apart = 1, size = cnp.PyArray_ITEMSIZE(a)
     cdef int d, last = 0
-    for d in range(axis + 1, cnp.PyArray_NDIM(a)):
+    for d in range(last_axis + 1, cnp.PyArray_NDIM(a)):
         apart *= cnp.PyArray_DIM(a, d)
-    b.n = cnp.PyArray_DIM(a, axis)
+    b.n = cnp.PyArray_DIM(a, first_axis)
+    for d in range(first_axis + 1, last_axis + 1):
+        b.n *= cnp.PyArray_DIM(a, d)
     b.rows = cnp.PyArray_SIZE(a) // b.n
     b.stream = False
     b.x = <char*> cnp.PyArray_DATA(a)
@@ -130,6 +133,26 @@ cdef int axis_of(object axis, cnp.ndarray a) noexcept:
     k = PyLong_AsLongAndOverflow(axis, &overflow)
     k += ndim if k < 0 else 0
     return <int> k if overflow == 0 and 0 <= k < ndim else -1
+
+
+cdef bint axes_of(object axis, cnp.ndarray a, int* first, int* last):
+    """The first and the last of the axes of a that are named: an int; or None, for all, or a tuple of such as follow
+    each other. False for anything else."""
+    cdef int d
+    if axis is None:
+        first[0], last[0] = 0, cnp.PyArray_NDIM(a) - 1
+        return True
+    if type(axis) is not tuple:
+        first[0] = last[0] = axis_of(axis, a)
+        return first[0] >= 0
+    if not axis:
+        return False
+    first[0] = axis_of(axis[0], a)
+    for d in range(1, <int> len(axis)):
+        if axis_of(axis[d], a) != first[0] + d:
+            return False
+    last[0] = first[0] + <int> len(axis) - 1
+    return first[0] >= 0
 
 
 cdef bint has_plain_rows(object x, object axis):
@@ -226,12 +249,12 @@ cdef cnp.ndarray result(object out, int ndim, const cnp.npy_intp* shape, cnp.nda
     return None if w is not None and overlap(y, w) else y
 
 
-cdef int without(cnp.ndarray a, int axis, bint keepdims, cnp.npy_intp* shape) noexcept:
-    """The shape of a without an axis, or with 1 in its place, and of how many axes it is"""
+cdef int without(cnp.ndarray a, int first, int last, bint keepdims, cnp.npy_intp* shape) noexcept:
+    """The shape of a without axes that follow each other, or with 1 in their place, and of how many axes it is"""
     cdef int d, ndim = 0
     for d in range(cnp.PyArray_NDIM(a)):
-        if d != axis or keepdims:
-            shape[ndim] = cnp.PyArray_DIM(a, d) if d != axis else 1
+        if keepdims or not first <= d <= last:
+            shape[ndim] = 1 if first <= d <= last else cnp.PyArray_DIM(a, d)
             ndim += 1
     return ndim
 
@@ -239,12 +262,13 @@ cdef int without(cnp.ndarray a, int axis, bint keepdims, cnp.npy_intp* shape) no
 cdef object quick(
     Batch* b, object x, object axis, object where, bint keepdims, object to, object num_threads
 ):
-    """The whole operation, b.op, into `to` unless that is None. keepdims: of logsumexp alone."""
+    """The whole operation, b.op, into `to` unless that is None; of contiguous arrays along several axes, too. keepdims:
+    of logsumexp alone."""
     cdef cnp.ndarray a, out, kept, mask = None
     cdef cnp.PyArray_Dims all_axes
     cdef cnp.npy_intp* shape
     cdef cnp.npy_intp[MAX_NDIM] others
-    cdef int k, d, ndim
+    cdef int first, last, d, ndim
     cdef bint contiguous
     if not is_float_array(x):
         return None
@@ -253,18 +277,17 @@ cdef object quick(
         mask = mask_of(where, a)
         if mask is None:
             return None
-    k = axis_of(axis, a)
     contiguous = cnp.PyArray_ISCARRAY_RO(a) and (mask is None or cnp.PyArray_ISCARRAY_RO(mask))
-    if k < 0:
+    if not axes_of(axis, a, &first, &last) or (type(axis) is not int and not (contiguous and b.op.kind <= LOGSUMEXP)):
         return None
     ndim, shape = cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a)
     if b.op.kind == LOGSUMEXP:
-        ndim, shape = without(a, k, keepdims, &others[0]), others
+        ndim, shape = without(a, first, last, keepdims, &others[0]), others
     out = result(to, ndim, shape, a, mask)
     if out is None:
         return None
     if contiguous:
-        set_rows(b, a, k)
+        set_rows(b, a, first, last)
         b.out, b.where = data_of(out), data_of(mask)
         for d in range(b.ndim if mask is not None else 0):
             b.where_stride[d] = b.x_stride[d] // cnp.PyArray_ITEMSIZE(a)
@@ -272,10 +295,10 @@ cdef object quick(
     else:
         kept = out
         if b.op.kind == LOGSUMEXP:  # with as many axes as a
-            all_axes.len, all_axes.ptr = without(a, k, True, &others[0]), &others[0]
+            all_axes.len, all_axes.ptr = without(a, first, last, True, &others[0]), &others[0]
             kept = cnp.PyArray_Newshape(out, &all_axes, cnp.NPY_CORDER)
         b.stream = False
-        set_axes(b, a, None, kept, mask, k)
+        set_axes(b, a, None, kept, mask, first)
     execute(b, 0, b.rows, threads_for(a, SERIAL, num_threads), cnp.PyArray_TYPE(a))
     return out
 
@@ -294,7 +317,7 @@ cdef object quick_pair(Batch* b, object x, object v, object axis, object to, obj
     if out is None:
         return None
     if cnp.PyArray_ISCARRAY_RO(a) and cnp.PyArray_ISCARRAY_RO(w):
-        set_rows(b, a, k)
+        set_rows(b, a, k, k)
         b.v, b.out = data_of(w), data_of(out)
     else:
         b.stream = False
@@ -313,7 +336,7 @@ cdef object quick_jacobian(Batch* b, object x, object axis, object out, object n
         return None
     a = x
     ndim = cnp.PyArray_NDIM(a)
-    set_rows(b, a, cnp.PyArray_NDIM(a) - 1)
+    set_rows(b, a, ndim - 1, ndim - 1)
     size = cnp.PyArray_NBYTES(a) * b.n
     if size >= STREAM:
         return None

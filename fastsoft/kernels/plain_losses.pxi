@@ -30,7 +30,7 @@ cdef cnp.ndarray scalar(double value, int typenum):
 cdef bint are_labels(object t, cnp.ndarray a, int axis):
     """Whether t is an array of integers with an entry for each row of a along an axis"""
     cdef cnp.npy_intp[MAX_NDIM] shape
-    cdef int d, typenum, ndim = without(a, axis, False, &shape[0])
+    cdef int d, typenum, ndim = without(a, axis, axis, False, &shape[0])
     if type(t) is not cnp.ndarray or cnp.PyArray_NDIM(<cnp.ndarray> t) != ndim:
         return False
     for d in range(ndim):
@@ -176,7 +176,7 @@ cdef object quick_loss(
     mean, each = reduction == "mean", reduction == "none"
     if k < 0 or not (mean or each or reduction == "sum"):
         return None
-    set_rows(b, a, k)
+    set_rows(b, a, k, k)
     targets = set_targets(b, a, k, t, ignore_index, smoothing, &count)
     if targets is None:
         return None
@@ -191,7 +191,7 @@ cdef object quick_loss(
         b.out = data_of(y)
     if b.op.scale == 0 or (gradient and (y is None or (weights is not None and overlap(y, weights)))):
         return None
-    ndim = without(a, k, False, &shape[0])
+    ndim = without(a, k, k, False, &shape[0])
     loss = cnp.PyArray_EMPTY(ndim, shape, work_type(a), 0)
     b.op.loss = data_of(loss)
     execute(b, 0, b.rows, threads_for(a, SERIAL, num_threads), cnp.PyArray_TYPE(a))
@@ -217,28 +217,30 @@ cdef object quick_cross_entropy(object z, object t, object axis, object to, obje
     cdef Batch b
     cdef cnp.ndarray a, loss, w = None
     cdef Py_ssize_t count = 0
+    cdef int last
     cdef bint of_labels
     cdef double one = 1
     cdef float small_one = 1  # the target of the one class that a label leaves
     if not has_plain_rows(z, axis):
         return None
     a = z
-    of_labels = are_labels(t, a, cnp.PyArray_NDIM(a) - 1)
+    last = cnp.PyArray_NDIM(a) - 1
+    of_labels = are_labels(t, a, last)
     if of_labels:
-        w = labels_of(t, cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1), None, &count)
+        w = labels_of(t, cnp.PyArray_DIM(a, last), None, &count)
     elif is_plain_like(t, a):
         w = t
     if w is None:
         return None
     set_plain(&b.op, CROSS_ENTROPY)
-    set_rows(&b, a, cnp.PyArray_NDIM(a) - 1)
-    loss = result(to, cnp.PyArray_NDIM(a) - 1, cnp.PyArray_DIMS(a), a, w)
+    set_rows(&b, a, last, last)
+    loss = result(to, last, cnp.PyArray_DIMS(a), a, w)
     if loss is None:
         return None
     b.v = data_of(w)
     if of_labels:
         a = at_labels(a, <const int64_t*> cnp.PyArray_DATA(w), b.rows)
-        set_rows(&b, a, cnp.PyArray_NDIM(a) - 1)
+        set_rows(&b, a, 1, 1)
         b.v, b.v_stride[0] = <char*> &one if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT64 else <char*> &small_one, 0
     b.op.loss = data_of(loss)
     execute(&b, 0, b.rows, threads_for(z, SERIAL, num_threads), cnp.PyArray_TYPE(a))
