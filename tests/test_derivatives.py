@@ -730,3 +730,42 @@ def test_nan_has_one_pattern(isa: str) -> None:
     for name in PAIRS:
         z = call(name, x, v)
         assert set(bits(z).ravel().tolist()) == {0x7FC00000}
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("n", [3, 33, 50, 64, 128, 129, 300, 1000, 9000])
+@pytest.mark.parametrize("name", ["softmax_vjp_from_output", "log_softmax_vjp_from_output"])
+def test_kept_outputs_in_any_order(isa: str, name: str, n: int, dtype: str) -> None:
+    """Rows that are out of the ordinary, among others, wherever they lie: what each gives by itself, and by way of
+    scratch."""
+    y, v = pair(name, (23, n), dtype_of(dtype))
+    wide = v.astype(np.float64)
+    wide[3] *= 1e-7 if dtype == "float16" else 1e-25  # of a sum next to nothing
+    wide[4] *= 4e3 if dtype == "float16" else 1e37
+    wide[9, 0] = np.inf
+    wide[10, -1] = np.nan
+    wide[13] = 0
+    wide[14], wide[14, :2] = 0, (1, -1)
+    v = wide.astype(v.dtype)
+    y[11, n // 2] = np.nan
+    y[12, 0] = np.inf
+    y[17] = -np.inf if name.startswith("log") else 0
+    y[17, 1] = 0 if name.startswith("log") else 1  # so sure that z is 0
+    z = call(name, y, v)
+    assert_same_bits(z, call(name, np.asfortranarray(y), np.asfortranarray(v)))
+    assert_same_bits(z[::-1], call(name, y[::-1], v[::-1]))
+    for r in range(len(y)):
+        assert_same_bits(z[r], call(name, y[r], v[r]))
+    assert np.all(np.isfinite(z[[*range(4), *range(5, 9), *range(13, 23)]].astype(np.float64)))
+
+
+@pytest.mark.parametrize("dtype", WORK)
+def test_nothing_is_left_where_a_class_is_certain(isa: str, dtype: str) -> None:
+    """sigma = 1 and g = sum g give 0, not a rest of the unit that exponentials have."""
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 20, 40, 200):
+        y = np.full((300, n), -np.inf, dtype)
+        y[:, n // 2] = 0
+        g = np.zeros((300, n), dtype)
+        g[:, n // 2] = rng.standard_normal(300) * 10.0 ** rng.integers(-30, 30, 300)
+        assert not fastsoft.log_softmax_vjp_from_output(y, g).any()

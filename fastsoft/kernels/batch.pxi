@@ -172,8 +172,10 @@ cdef inline Py_ssize_t scratch_size(const Batch* b, Py_ssize_t worksize, element
         return (2 if are_contiguous(b, unused) else 1) * (long_parts(b, unused) + long_size(b)) + REGISTER
     if goes_overlapped(b, unused):
         return REGISTER + buffers(b, unused) * b.n * worksize * rows_at_once(b, unused)
-    if as_they_lie(b, unused) or goes_overlapped_output(b, unused):
+    if as_they_lie(b, unused):
         return REGISTER
+    if goes_overlapped_output(b, unused):
+        return REGISTER + (0 if sizeof(element) == worksize else 2 * b.n * worksize)
     return b.n * worksize * rows_at_once(b, unused) * (2 if has_second(b) else 1) + REGISTER
 
 
@@ -254,9 +256,9 @@ cdef void run(const Batch* b, Py_ssize_t start, Py_ssize_t stop, char* scratch, 
         i = stop
     elif goes_overlapped_output(b, unused):
         if element is double:
-            run_overlapped_output[double](b, start, stop, <double*> scratch)
+            run_overlapped_output[double, element](b, start, stop, <double*> scratch, unused)
         else:
-            run_overlapped_output[float](b, start, stop, <float*> scratch)
+            run_overlapped_output[float, element](b, start, stop, <float*> scratch, unused)
         i = stop
     elif goes_long(b, unused):
         one.threads, one.parts = 1, scratch + long_parts(b, unused)

@@ -10,7 +10,7 @@ cdef enum What:
     TOTAL  # sum of v scale
     TARGET  # sums of v, and of v (z_max - z)
     LOG_TARGET  # sum of v log x
-    LOG_TURN_OUTPUT  # y = v + e^x factor minus; sum of e^x, as it comes, for its NaN
+    LOG_TURN_OUTPUT  # y = v - e^x mean, or v + e^x factor minus; sum of e^x, as it comes, to see whether all are finite
     TURN  # y = x (v scale - mean) factor
     TURN_OUTPUT  # y = x (v - mean)
     CENTRE  # y = v - mean
@@ -101,10 +101,13 @@ cdef inline void block_log_turn_output(
     cdef floating low = -INFINITY, zero = 0, one = 1
     cdef Shared[floating] s = of_row(p.shared[0], 0)
     cdef pair[floating] factor, minus
-    cdef bunch[floating] e
+    cdef LogTurning[floating] turning
+    cdef bunch[floating] e, w
+    cdef bint ordinary
     for r in range(p.first, p.last):
         x, v, y = p.x[r], p.v[r], p.y[r]
-        factor, minus = of_row(p.factor, r), of_row(p.minus, r)
+        factor, minus, turning = of_row(p.factor, r), of_row(p.minus, r), log_turning(of_row(p.mean, r))
+        ordinary = p.scale[r] == 1 and not any(too_small(of_row(p.mean, r).hi))
         begin_runs(a)
         i = start
         while i < stop:
@@ -113,14 +116,19 @@ cdef inline void block_log_turn_output(
                 prefetch_to_write(y + i + near, together)
             e = value(shifted_term(load_bunch(x + i, left, low), s, plain, others))
             add_terms(a.hi, e)
-            store(y + i, log_turned(e, load_bunch(v + i, left, zero), factor, minus, one), left)
+            w = load_bunch(v + i, left, zero)
+            if ordinary:
+                w = log_turned(e, w, turning)
+            else:
+                w = log_turned(e, w, factor, minus, one)
+            store(y + i, w, left)
             i += step
         sums[r] = a
 
 
 cdef inline void add_to_run(
-    const floating* x, const floating* v, Runs what, Py_ssize_t left, How how, const Shift[floating]* shift,
-    floating scale, floating middle, vec[floating]* run, vec[floating]* weights
+    const floating* x, const floating* v, Runs what, Py_ssize_t left, floating scale, floating middle,
+    vec[floating]* run
 ) noexcept nogil:
     """A bunch, of which `left` lanes are there"""
     cdef floating zero = 0, one = 1
@@ -129,48 +137,36 @@ cdef inline void add_to_run(
         add_products(run[0], load_bunch(x, left, zero), w)
     elif Runs is Dot:
         add_products(run[0], load_bunch(x, left, zero), weighed(w, scale, middle))
-    elif Runs is Target:
-        add_terms(weights[0], w)
-        add_terms(run[0], shortfall(load_bunch(x, left, zero), w, shift[0], how))
     else:
         add_terms(run[0], target_log(load_bunch(x, left, one), w))
 
 
 cdef inline void block_runs(
-    const Pass[floating]* p, Runs what, Py_ssize_t start, Py_ssize_t stop, How how, Sums[floating]* sums,
-    Sums[floating]* dots
+    const Pass[floating]* p, Runs what, Py_ssize_t start, Py_ssize_t stop, Sums[floating]* dots
 ) noexcept nogil:
-    """The passes that give sums, but for those of exp"""
+    """The other passes that give sums, but for those of exp"""
     cdef Py_ssize_t i, k, lanes = REGISTER // sizeof(floating), step = together * lanes, near = NEAR // sizeof(floating)
     cdef int r
     cdef const floating* x
     cdef const floating* v
     cdef floating zero = 0, scale, middle
-    cdef Shift[floating] own
-    cdef Sums[floating] a, d
-    cdef vec[floating] run, weights
+    cdef Sums[floating] d
+    cdef vec[floating] run
     for r in range(p.first, p.last):
         x, v, scale, middle = p.x[r], p.v[r], p.scale[r], p.middle[r]
-        if Runs is Target:
-            own = of_row(p.shift[0], r)
-        begin_runs(a)
         begin_runs(d)
         for i from start <= i < stop by run_length * lanes:
             run = fill(zero)
-            weights = run
             if i + run_length * lanes <= stop:
                 if Runs is Product:  # little else to do meanwhile
                     prefetch(x + i + near, run_length)
                     prefetch(v + i + near, run_length)
                 for k from i <= k < i + run_length * lanes by step:
-                    add_to_run(x + k, v + k, what, step, how, &own, scale, middle, &run, &weights)
+                    add_to_run(x + k, v + k, what, step, scale, middle, &run)
             else:
                 for k from i <= k < stop by step:
-                    add_to_run(x + k, v + k, what, stop - k, how, &own, scale, middle, &run, &weights)
+                    add_to_run(x + k, v + k, what, stop - k, scale, middle, &run)
             end_run(d, run)
-            if Runs is Target:
-                end_run(a, weights)
-        sums[r] = a
         dots[r] = d
 
 
@@ -193,7 +189,6 @@ cdef inline void block_pass(
     cdef Others others
     cdef Product product
     cdef Dot dot
-    cdef Target target
     cdef LogTarget log_target
     cdef Turn turn
     cdef TurnOutput turn_output
@@ -210,15 +205,15 @@ cdef inline void block_pass(
     elif p.what == EXP_SUM:
         block_sum(p.x + first, NULL, start, p.n, p.shared, first, count, False, how, others, sums + first)
     elif p.what == PRODUCT:
-        block_runs(p, product, start, stop, how, sums, dots)
+        block_runs(p, product, start, stop, dots)
     elif p.what == DOT:
-        block_runs(p, dot, start, stop, how, sums, dots)
+        block_runs(p, dot, start, stop, dots)
     elif p.what == TOTAL:
         block_total(p, start, stop, dots)
     elif p.what == TARGET:
-        block_runs(p, target, start, stop, how, sums, dots)
+        target_sums(p[0], how, start, stop, sums, dots)
     elif p.what == LOG_TARGET:
-        block_runs(p, log_target, start, stop, how, sums, dots)
+        block_runs(p, log_target, start, stop, dots)
     elif p.what == LOG_TURN_OUTPUT:
         block_log_turn_output(p, start, stop, sums)
     elif p.what == TURN:
@@ -294,16 +289,6 @@ cdef inline Py_ssize_t row_find(const floating* x, Py_ssize_t n, floating top) n
     return 0
 
 
-cdef inline void row_tidy(floating* y, Py_ssize_t n) noexcept nogil:
-    """One and the same NaN for all: sign and payload would depend on the instruction set"""
-    cdef Py_ssize_t i, lanes = REGISTER // sizeof(floating)
-    cdef floating zero = 0
-    cdef vec[floating] v
-    for i from 0 <= i < n by lanes:
-        v = load(y + i, n - i, zero)
-        store(y + i, one_nan(v, v), n - i)
-
-
 cdef inline void begin_pass(
     Pass[floating]* p, const floating** x, const floating** v, floating** y, int count, Py_ssize_t n,
     const Shift[floating]* s
@@ -344,7 +329,7 @@ cdef inline void rows_tidy(Pass[floating]* p, vec[floating] finite) noexcept nog
     if not all_finite(finite):
         for r in range(p.last):
             if not is_finite(in_lane(finite, r)):
-                row_tidy(p.y[r], p.n)
+                tidy(p.y[r], p.n)
 
 
 cdef inline void rows_finish(
@@ -511,7 +496,7 @@ cdef inline void apply_loss(
     for r in range(16):
         e[r], weight[r] = 0, 1
     if dense:
-        for r in range(count):
+        for r in range(count if gradient else 0):
             at[r] = row_find(x[r], n, in_lane(top, r))
             weight[r] = v[r][at[r]]
         rows_pass(&p, TARGET, how, team)
@@ -588,8 +573,8 @@ cdef inline void turn_log_output(Pass[floating]* p, const Team* team) noexcept n
     balance(p.factor, p.minus, load(p.scale, 16, one))
     rows_pass(p, LOG_TURN_OUTPUT, plain, team)
     for r in range(p.last):
-        if has_nan(p.sums[r].hi):
-            row_tidy(p.y[r], p.n)
+        if not all_finite(p.sums[r].hi):
+            tidy(p.y[r], p.n)
 
 
 cdef inline void apply_to_output(
@@ -604,7 +589,7 @@ cdef inline void apply_to_output(
     if op.kind == CROSS_ENTROPY_GRAD:
         rows_pass(&p, TARGET_SLOPE, plain, team)
         for r in range(count):
-            row_tidy(y[r], n)
+            tidy(y[r], n)
         return
     if op.kind == CROSS_ENTROPY:
         rows_pass(&p, LOG_TARGET, plain, team)

@@ -7,7 +7,6 @@ cdef enum:
     SHORT = 32  # classes up to which rows go side by side, in a tile;
     TURNED = 48  # of softmax and its like where turning them round is fast
     TILES = 4  # that are computed at once
-    TO_LINE = 768  # bytes of a row from which it is written by whole lines
     FAR = 16384  # bytes by which what comes next is fetched, as NEAR, where a group of rows is long;
     FOLLOWING = 262144  # up to so many bytes of it the next group is fetched instead
     BEYOND = 8192  # the same as NEAR, from beyond the caches

@@ -1,7 +1,7 @@
-# VJP from a kept output y, z_i = y_i (v_i - y.v), of contiguous rows, each by itself and its sum in registers: while
+# VJPs from a kept output, of contiguous rows of any type, each by itself and its sum in registers (output.hpp); rows
+# that are out of the ordinary go as others do. Of softmax, z_i = y_i (v_i - y.v) of float32 and float64, here: while
 # the products of one row are summed, z of the one before is written, so that memory is read and written all the time;
 # but where rows are long, so that they would have to come from a farther cache twice, z of each right after its sum.
-# The bits are those of gradients.pxi, which does the rows that are out of the ordinary.
 
 cdef enum:
     LINES = 1536  # bytes of a row from which memory is read by whole lines
@@ -11,18 +11,18 @@ cdef enum:
 
 
 cdef inline bint goes_overlapped_output(const Batch* b, element* unused) noexcept nogil:
-    if b.op.kind != VJP_FROM_OUTPUT or by_tiles(b, sizeof(element)):
+    if b.op.kind != VJP_FROM_OUTPUT and b.op.kind != LOG_VJP_FROM_OUTPUT or by_tiles(b, sizeof(element)):
         return False
-    return are_contiguous(b, unused) and b.v_step == sizeof(element)
+    return b.x_step == sizeof(element) and b.v_step == sizeof(element) and b.out_step == sizeof(element)
 
 
-cdef inline OutputRow[floating] output_row(const Batch* b, Py_ssize_t i, floating unused) noexcept nogil:
+cdef inline OutputRow[element] output_row(const Batch* b, Py_ssize_t i, element* unused) noexcept nogil:
     """Row i"""
-    cdef OutputRow[floating] row
+    cdef OutputRow[element] row
     cdef Py_ssize_t last = b.ndim - 1
-    row.y = <const floating*> (b.x + offset(b, b.x_stride, i))
-    row.v = <const floating*> (b.v + offset(b, b.v_stride, i))
-    row.z = <floating*> (b.out + offset(b, b.out_stride, i))
+    row.y = <const element*> (b.x + offset(b, b.x_stride, i))
+    row.v = <const element*> (b.v + offset(b, b.v_stride, i))
+    row.z = <element*> (b.out + offset(b, b.out_stride, i))
     row.y_apart, row.v_apart, row.z_apart = 0, 0, 0
     if last >= 0:
         row.y_apart, row.v_apart, row.z_apart = b.x_stride[last], b.v_stride[last], b.out_stride[last]
@@ -112,7 +112,7 @@ cdef inline void overlap_output_rows(
     const Batch* b, Py_ssize_t i, Py_ssize_t count, Way way, Seam[floating]* seam, floating unused
 ) noexcept nogil:
     """Rows i .. i + count, which lie evenly apart"""
-    cdef OutputRow[floating] row, next = output_row(b, i, unused)
+    cdef OutputRow[floating] row, next = output_row(b, i, &unused)
     cdef Py_ssize_t r, n = b.n
     cdef bint in_turn = n * <Py_ssize_t> sizeof(floating) > OVERLAP and not b.stream
     cdef bint apart = in_turn and b.rows * n * <Py_ssize_t> sizeof(floating) >= PHASES * fs_threads()
@@ -140,36 +140,63 @@ cdef inline void overlap_output_rows(
             add_output(next.y, next.v, n, between, &dot)
 
 
-cdef inline void few_output_rows(const Batch* b, Py_ssize_t i, Py_ssize_t count, floating unused) noexcept nogil:
-    """The same rows, if they are of few vecs: steps that are short enough to overlap by themselves"""
-    cdef Py_ssize_t stop = i + count
-    cdef OutputRow[floating] row
-    while i < stop:
-        i += few_outputs(output_row(b, i, unused), b.n, stop - i)
-        if i < stop:
-            row = output_row(b, i, unused)
-            group(&row.y, &row.v, &row.z, 1, b.n, &b.op, i, NULL)
-            i += 1
+cdef inline void other_output(const Batch* b, Py_ssize_t i, floating* scratch, element* unused) noexcept nogil:
+    """Row i, whatever it holds"""
+    cdef Batch own = b[0]
+    own.stream = False
+    some_rows(&own, i, 1, scratch, unused, NULL)
 
 
-cdef inline void run_overlapped_output(
-    const Batch* b, Py_ssize_t start, Py_ssize_t stop, floating* unused
+cdef inline Py_ssize_t some_outputs(
+    const Batch* b, Py_ssize_t i, Py_ssize_t count, FromOutput what, Seam[floating]* seam, element* unused
 ) noexcept nogil:
-    """Rows start .. stop"""
-    cdef Py_ssize_t i = start, count
+    """Rows i .. i + count, which lie evenly apart, as far as they are in order; how many"""
     cdef floating zero = 0
-    cdef Seam[floating] seam
-    cdef Seam[floating]* no_seam = NULL
     cdef Near near
     cdef Past past
+    cdef bint in_turn = FromOutput is TurnOutput and b.n * <Py_ssize_t> sizeof(element) > OVERLAP
+    if (floating is float and element is float) or (floating is double and element is double):
+        if not b.stream and are_few(b.n, zero):
+            return few_outputs(output_row(b, i, unused), b.n, count, what)
+        if FromOutput is TurnOutput:
+            if b.stream:
+                overlap_output_rows(b, i, count, past, seam, zero)
+            else:
+                overlap_output_rows(b, i, count, near, <Seam[floating]*> NULL, zero)
+            return count
+        if b.stream:
+            return turn_outputs(output_row(b, i, unused), b.n, count, in_turn, what, past, seam)
+        return turn_outputs(output_row(b, i, unused), b.n, count, in_turn, what, near, seam)
+    elif floating is float and element is not double:
+        if are_few(b.n, zero):
+            return few_outputs(output_row(b, i, unused), b.n, count, what)
+        return turn_outputs(output_row(b, i, unused), b.n, count, in_turn, what, near, seam)
+    return 0
+
+
+cdef inline void run_output(
+    const Batch* b, Py_ssize_t start, Py_ssize_t stop, FromOutput what, floating* scratch, element* unused
+) noexcept nogil:
+    """Rows start .. stop"""
+    cdef Py_ssize_t i = start, count, done
+    cdef Seam[floating] seam
     seam.at = NULL
     while i < stop:
         count = evenly_from(b, i, stop) if b.ndim > 0 else 1
-        if b.stream:
-            overlap_output_rows(b, i, count, past, &seam, zero)
-        elif are_few(b.n, zero):
-            few_output_rows(b, i, count, zero)
-        else:
-            overlap_output_rows(b, i, count, near, no_seam, zero)
-        i += count
+        done = some_outputs(b, i, count, what, &seam, unused)
+        i += done
+        if done < count:
+            other_output(b, i, scratch, unused)
+            i += 1
     end_seam(seam)
+
+
+cdef inline void run_overlapped_output(
+    const Batch* b, Py_ssize_t start, Py_ssize_t stop, floating* scratch, element* unused
+) noexcept nogil:
+    cdef TurnOutput turn_output
+    cdef LogTurnOutput log_turn_output
+    if b.op.kind == VJP_FROM_OUTPUT:
+        run_output(b, start, stop, turn_output, scratch, unused)
+    else:
+        run_output(b, start, stop, log_turn_output, scratch, unused)

@@ -85,14 +85,6 @@ cdef inline void block_mend(floating* y, Py_ssize_t n, vec[floating] like) noexc
         store(y + i, one_nan(load(y + i, n - i, zero), like), n - i)
 
 
-cdef inline Py_ssize_t to_line(const floating* y, Py_ssize_t n, bint past) noexcept nogil:
-    """How many of n numbers go before the first line of memory, so that the others are written by whole lines: where
-    that is faster, or must be, for what goes past the caches"""
-    if not past and (not whole_lines or n * <Py_ssize_t> sizeof(floating) < TO_LINE):
-        return 0
-    return min(n, (-<uintptr_t> y) % REGISTER // sizeof(floating))
-
-
 cdef inline void block_scale(
     floating** y, int count, Py_ssize_t start, Py_ssize_t n, const pair[floating]* r, bint tile
 ) noexcept nogil:

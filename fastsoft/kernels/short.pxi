@@ -60,22 +60,22 @@ cdef inline bint log_vjp_of_output_tiles(
     """As apply_to_output for logarithms, in place of y"""
     cdef Py_ssize_t j, lanes = REGISTER // sizeof(floating)
     cdef int t
-    cdef floating zero = 0, one = 1
+    cdef floating zero = 0
     cdef Shared[floating] shared = unshifted(zero)
     cdef vec[floating] e, w, largest, seen = fill(zero)
     cdef Sums[floating] total[TILES]
-    cdef pair[floating] factor, minus
+    cdef pair[floating] mean
+    cdef LogTurning[floating] turning
     for t in range(count):
         sum_of_runs(v + t * size, n, 1, total[t], largest)
-        if not all_moderate(largest) or not all_finite(total[t].hi):
+        if not all_moderate(largest) or not all_finite(total[t].hi) or any(too_small(total[t].hi)):
             return False
     for t in range(count):
-        factor = unshifted_unit(zero)
-        minus.hi, minus.lo = fill(zero) - total[t].hi, fill(zero) - finite_part(total[t].lo)
-        balance(factor, minus, fill(one))
+        mean.hi, mean.lo = total[t].hi, finite_part(total[t].lo)
+        turning = log_turning(mean)
         for j from t * size <= j < t * size + n * lanes by lanes:
             e = exp_unshifted(load(y + j, lanes, zero), shared)
-            w = log_turned(e, load(v + j, lanes, zero), factor, minus, one)
+            w = log_turned(e, load(v + j, lanes, zero), turning)
             seen = seen + e
             store(y + j, w, lanes)
     return all_finite(seen)
@@ -282,19 +282,15 @@ cdef inline bint target_tiles(
     cdef vec[floating] first[TILES]
     cdef vec[floating] middle[TILES]
     cdef vec[floating] here, label, w, largest, beyond = fill(zero)
-    cdef vec[floating] buffer[TURNED]
-    cdef floating* each = <floating*> buffer
     for t in range(count):
-        find_dominant(x + t * size, v + t * size, n, top[t], &first[t], &middle[t], &largest)
+        first[t] = middle[t] = fill(zero)
+        if gradient:
+            find_dominant(x + t * size, v + t * size, n, top[t], &first[t], &middle[t], &largest)
         sum_of_runs(v + t * size, n, run_length, weights[t], largest)
-        for j from 0 <= j < n * lanes by lanes:
-            here, w = load(x + t * size + j, lanes, zero), load(v + t * size + j, lanes, zero)
-            if op.how == SCALED:
-                w = shortfall(here, w, s[t], scaled)
-            else:
-                w = shortfall(here, w, s[t], plain)
-            store(each + j, w, lanes)
-        sum_of_runs(<const floating*> each, n, run_length, shortfalls[t], largest)
+        if op.how == SCALED:
+            sum_of_shortfalls(<const floating*> x + t * size, v + t * size, n, s[t], scaled, shortfalls[t])
+        else:
+            sum_of_shortfalls(<const floating*> x + t * size, v + t * size, n, s[t], plain, shortfalls[t])
     for t in range(count):
         others_of_tile(x + t * size, True, n, &s[t].each, op, of_tile(ahead, t), &sums[t])
     log_of_sums(&sums[0], s, count, &log[0])

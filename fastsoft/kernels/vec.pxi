@@ -56,13 +56,13 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         pass
     cdef cppclass Dot:
         pass
-    cdef cppclass Target:
-        pass
     cdef cppclass LogTarget:
         pass
     cdef cppclass Turn:
         pass
     cdef cppclass TurnOutput:
+        pass
+    cdef cppclass LogTurnOutput:
         pass
     cdef cppclass Centre:
         pass
@@ -232,6 +232,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         const T* e, T* y, ptrdiff_t first, ptrdiff_t n, const pair[T]&, const Log[T]&, const Shared[T]&, How, Which,
         Seam[T]*
     )
+    ptrdiff_t to_line[S](const S* y, ptrdiff_t n, bint past)
     ptrdiff_t sum_alone[T, How, Which](
         Sums[T]&, Begun[T]&, const T* x, T* e, bint keep, ptrdiff_t i, ptrdiff_t stop, const Shared[T]&, How,
         Which, bint many, ptrdiff_t ahead
@@ -268,7 +269,6 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     vec[T] log_sum_exp[T](const pair[T]& log, const Shift[T]&, vec[T] max)
 
     int run_length
-    int product_vecs
     int many_vecs
     void begin_runs[T](Sums[T]&)
     void add_products[T](vec[T]& run, bunch[T] a, bunch[T] b)
@@ -285,6 +285,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     void add_exactly[T](Sums[T]&, bunch[T])
     bint all_moderate[T](vec[T])
     bint all_finite[T](vec[T])
+    void tidy[S](S*, ptrdiff_t n)
     bint is_finite[T](T)
     cppclass Rest[T]:
         pair[T] factor
@@ -296,6 +297,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     )
     void sum_of_products[T](const T* y, const T* v, ptrdiff_t n, Sums[T]&, vec[T]& size)
     void sum_of_runs[T](const T* v, ptrdiff_t n, int length, Sums[T]&, vec[T]& size)
+    void sum_of_shortfalls[T, How](const T* x, const T* v, ptrdiff_t n, const Shift[T]&, How, Sums[T]&)
     T loss_of[T](T hi, T lo)
     cppclass Vjp[T]:
         pair[T] mean
@@ -333,20 +335,8 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         pair[T] minus
         Sums[T]* sums  # arrays of 16, as are these: a declaration of one of a template Cython does not read
         Sums[T]* dots
-    cppclass OutputRow[T]:
-        const T* y
-        const T* v
-        T* z
-        ptrdiff_t y_apart
-        ptrdiff_t v_apart
-        ptrdiff_t z_apart
-    OutputRow[T] next_row[T](const OutputRow[T]&)
-    pair[T] folded[T](const Sums[T]&)
-    void add_runs[T](Sums[T]&, const T* x, const T* v, ptrdiff_t left)
-    ptrdiff_t add_steps[T](Sums[T]&, const T* x, const T* v, ptrdiff_t i, ptrdiff_t stop, int between)
-    void overlap_steps[T, Way](
-        Sums[T]&, const T* next_y, const T* next_v, ptrdiff_t i, ptrdiff_t stop, int between, ptrdiff_t near,
-        const T* y, const T* v, T* z, ptrdiff_t end, const pair[T]& mean, Way, Seam[T]*
+    void target_sums[T, How](
+        const Pass[T]&, How, ptrdiff_t start, ptrdiff_t stop, Sums[T]* weights, Sums[T]* shortfalls
     )
     void map_rows[T, Map](const Pass[T]&, Map, ptrdiff_t start, ptrdiff_t stop)
     void weigh_last[T, How](
@@ -357,7 +347,6 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         Sums[T]&, pair[T]& run, Begun[T]&, const T* x, const T* v, T* y, ptrdiff_t i, ptrdiff_t end,
         ptrdiff_t stop, const Shared[T]&, How, T scale, T middle, ptrdiff_t ahead
     )
-    void turn_some[T, Way](const T* y, const T* v, T* z, ptrdiff_t left, const pair[T]& mean, Way, Seam[T]*)
     void set_vjp[T](
         Vjp[T]&, const Sums[T]&, const Sums[T]& dot, const Shift[T]&, vec[T] up, vec[T] middle, const Factor&
     )
@@ -380,11 +369,15 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     vec[T] less_target[T](vec[T] e, vec[T] a, const pair[T]& factor, T down)
     vec[T] log_turned[T](vec[T] e, vec[T] g, const pair[T]& factor, const pair[T]& minus, T up)
     bunch[T] log_turned[T](bunch[T] e, bunch[T] g, const pair[T]& factor, const pair[T]& minus, T up)
+    cppclass LogTurning[T]:
+        pass
+    LogTurning[T] log_turning[T](const pair[T]& sum)
+    mask[T] too_small[T](vec[T] sum)
+    vec[T] log_turned[T](vec[T] e, vec[T] g, const LogTurning[T]&)
+    bunch[T] log_turned[T](bunch[T] e, bunch[T] g, const LogTurning[T]&)
     bunch[T] multiplied[T](bunch[T], T)
     vec[T] minus_product[T](vec[T], vec[T])
     vec[T] times[T](vec[T], vec[T])
-    vec[T] shortfall[T, How](vec[T] x, vec[T] a, const Shift[T]&, How)
-    bunch[T] shortfall[T, How](bunch[T] x, bunch[T] a, const Shift[T]&, How)
     bunch[T] target_log[T](bunch[T] z, bunch[T] t)
     bunch[T] weighed[T](bunch[T] v, T scale, T middle)
     Shift[T] of_row[T](const Shift[T]&, int k)
@@ -407,13 +400,35 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     )
     void few_weighed[T, How](const Pass[T]&, How, Sums[T]* sums, Sums[T]* dots)
     void few_mapped[T, Map](const Pass[T]&, Map)
-    ptrdiff_t few_outputs[T](const OutputRow[T]&, ptrdiff_t n, ptrdiff_t count)
     void few_entries[T, S](const T* rows, ptrdiff_t n, ptrdiff_t start, ptrdiff_t stop, T c, S* out, ptrdiff_t ahead)
 
     ctypedef unsigned int control
     control enter()
     void leave(control)
     int64_t now()
+
+cdef extern from "output.hpp" namespace "fastsoft" nogil:
+    cppclass OutputRow[S]:
+        const S* y
+        const S* v
+        S* z
+        ptrdiff_t y_apart
+        ptrdiff_t v_apart
+        ptrdiff_t z_apart
+    OutputRow[S] next_row[S](const OutputRow[S]&)
+    ptrdiff_t turn_outputs[S, What, Way, T](
+        OutputRow[S], ptrdiff_t n, ptrdiff_t count, bint in_turn, What, Way, Seam[T]*
+    )
+    ptrdiff_t few_outputs[S, What](const OutputRow[S]&, ptrdiff_t n, ptrdiff_t count, What)
+    int product_vecs
+    pair[T] folded[T](const Sums[T]&)
+    void add_runs[T](Sums[T]&, const T* x, const T* v, ptrdiff_t left)
+    ptrdiff_t add_steps[T](Sums[T]&, const T* x, const T* v, ptrdiff_t i, ptrdiff_t stop, int between)
+    void overlap_steps[T, Way](
+        Sums[T]&, const T* next_y, const T* next_v, ptrdiff_t i, ptrdiff_t stop, int between, ptrdiff_t near,
+        const T* y, const T* v, T* z, ptrdiff_t end, const pair[T]& mean, Way, Seam[T]*
+    )
+    void turn_some[T, Way](const T* y, const T* v, T* z, ptrdiff_t left, const pair[T]& mean, Way, Seam[T]*)
 
 cdef extern from "long.hpp" namespace "fastsoft" nogil:
     cppclass Block[T]:
@@ -543,10 +558,13 @@ ctypedef fused Way:  # how a result is written
     Near
     Past
 
+ctypedef fused FromOutput:  # what takes a kept output
+    TurnOutput
+    LogTurnOutput
+
 ctypedef fused Runs:  # passes that give sums, by runs
     Product
     Dot
-    Target
     LogTarget
 
 ctypedef fused Map:  # passes that give y

@@ -112,20 +112,21 @@ APART bool log_vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, p
     const Shared<T> shared = unshifted(T(0));
     ColumnSums<T, false> a(n, first, columns);
     vec<T> beyond = fill(T(0));
-    pair<T> factor[column_vecs], minus[column_vecs];
+    LogTurning<T> turnings[column_vecs];
+    bool small = false;
     const bool moderate = a.template add<1>([&](ptrdiff_t j, ptrdiff_t i, ptrdiff_t left, vec<T> run) INLINE_LAMBDA {
         beyond = beyond + keep(not_below(load(y.at(j, i), left, T(0)), fill(largest_log<T>)), fill(T(1)));
         return run + load(v.at(j, i), left, T(0));
     });
     if (!moderate || any(not_below(beyond, fill(T(1))))) return false;
     each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA {
-        factor[t] = unshifted_unit(T(0));
-        minus[t] = {fill(T(0)) - a.sum(t).hi, fill(T(0)) - a.sum(t).lo};
-        balance(factor[t], minus[t], fill(T(1)));
+        turnings[t] = log_turning(a.sum(t));
+        small |= any(too_small(a.sum(t).hi));
     });
+    if (small) return false;
     a.put(z, past, [&](ptrdiff_t j, ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
         const vec<T> e = exp_unshifted(load(y.at(j, i), left, T(0)), shared);
-        return log_turned(e, load(v.at(j, i), left, T(0)), factor[t], minus[t], T(1));
+        return log_turned(e, load(v.at(j, i), left, T(0)), turnings[t]);
     });
     return true;
 }
@@ -174,8 +175,7 @@ APART ptrdiff_t vjp_of_few_outputs(Columns<T> y, Columns<T> v, Columns<T> z, ptr
 template <class T>
 APART ptrdiff_t log_vjp_of_few_outputs(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
     const Shared<T> shared = unshifted(T(0));
-    struct Of { pair<T> factor, minus; };
-    return few_by_few<Of>(y, v, z, n, first, columns, past, [=](Of& of, auto load_class) INLINE_LAMBDA {
+    return few_by_few<LogTurning<T>>(y, v, z, n, first, columns, past, [=](LogTurning<T>& of, auto load_class) INLINE_LAMBDA {
         Sums<T> a;
         vec<T> most = fill(T(0)), beyond = fill(T(0));
         sum_in_runs<1>(n, a, most, [&](vec<T> run, ptrdiff_t j) INLINE_LAMBDA {
@@ -183,11 +183,9 @@ APART ptrdiff_t log_vjp_of_few_outputs(Columns<T> y, Columns<T> v, Columns<T> z,
             beyond = beyond + keep(not_below(both.hi, fill(largest_log<T>)), fill(T(1)));
             return run + both.lo;
         });
-        of.factor = unshifted_unit(T(0));
-        of.minus = {fill(T(0)) - a.hi, fill(T(0)) - finite_part(a.lo)};
-        balance(of.factor, of.minus, fill(T(1)));
-        return all_moderate(most) && all_finite(a.hi) && !any(not_below(beyond, fill(T(1))));
-    }, [&](vec<T> own, vec<T> w, const Of& of) INLINE_LAMBDA { return log_turned(exp_unshifted(own, shared), w, of.factor, of.minus, T(1)); });
+        of = log_turning(pair<T>{a.hi, finite_part(a.lo)});
+        return all_moderate(most) && all_finite(a.hi) && !any(too_small(a.hi)) && !any(not_below(beyond, fill(T(1))));
+    }, [&](vec<T> own, vec<T> w, const LogTurning<T>& of) INLINE_LAMBDA { return log_turned(exp_unshifted(own, shared), w, of); });
 }
 
 // ---- from logits ----

@@ -234,52 +234,6 @@ template <class T, class Map> INLINE void few_mapped(const Pass<T>& p, Map what)
     of_vecs<T>(p.n, [&](auto V) INLINE_LAMBDA { mapped_of<V>(p, what); });
 }
 
-// z of `count` rows of a kept output (overlap_output.pxi), as far as their sums are moderate; how many that are. Some rows
-// at a time: more share the work over the lanes, fewer are still in the nearest cache when their z is written. Fetched is
-// what comes `near_bytes` later, as a rule of the next rows.
-const int dots_together = 8;
-template <int V, class T> APART ptrdiff_t outputs_of(OutputRow<T> row, ptrdiff_t n, ptrdiff_t count) {
-    const ptrdiff_t lanes = vec<T>::lanes, last = n - (V - 1) * lanes, near = near_bytes / sizeof(T);
-    ptrdiff_t done = 0;
-    while (done < count) {
-        Sums<T> dots[dots_together];
-        OutputRow<T> a = row;
-        int some = 0;
-        for (; some < dots_together && some < count - done; some++, a = next_row(a)) {
-            Sums<T> dot;
-            vec<T> run;
-            begin_runs(dot);
-#pragma GCC unroll 8
-            for (int k = 0; k < V; k++) {
-                const ptrdiff_t j = k * lanes, left = k < V - 1 ? lanes : last;
-                if (k % run_length == 0) run = fill(T(0));
-                prefetch(a.y + j + near, 1);
-                prefetch(a.v + j + near, 1);
-                run = mul_add(load(a.y + j, left, T(0)), load(a.v + j, left, T(0)), run);
-                if (k % run_length == run_length - 1 || k == V - 1) end_run(dot, run);
-            }
-            if (!all_moderate(dot.hi)) break;
-            dots[some] = dot;
-        }
-        if (some == 0) break;
-        if (some == dots_together) Fold<vec<T>::lanes / 2, pair<T>>::rows(dots, dots_together);  // so unrolled
-        else fold(dots, some, All());
-        for (int r = 0; r < some; r++, row = next_row(row)) {
-            const pair<T> mean = {lane(dots[0].hi, r), lane(dots[0].lo, r)};
-#pragma GCC unroll 8
-            for (int k = 0; k < V; k++) {
-                const ptrdiff_t j = k * lanes, left = k < V - 1 ? lanes : last;
-                store(row.z + j, turned_output(load(row.y + j, left, T(0)), load(row.v + j, left, T(0)), mean), left);
-            }
-        }
-        done += some;
-    }
-    return done;
-}
-template <class T> INLINE ptrdiff_t few_outputs(const OutputRow<T>& row, ptrdiff_t n, ptrdiff_t count) {
-    return of_vecs<T>(n, [&](auto V) INLINE_LAMBDA { return outputs_of<V>(row, n, count); });
-}
-
 // Rows start .. stop of Jacobians, one below the other, of at most matrix_vecs vecs: -sigma_i sigma_j and the diagonal,
 // times c. `rows` holds sigma and the diagonal of each; `ahead` says by how many bytes memory is fetched before it is
 // written. The last vec of a row is stored in part, which pays with masks, or where it is the only one.

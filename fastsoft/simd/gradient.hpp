@@ -23,41 +23,6 @@ template <class T> INLINE void end_run(Sums<T>& a, vec<T> run) {
     a.hi = p.hi;
     a.lo = a.lo + p.lo;
 }
-// Runs of products, of which `left` are there.
-template <class T> INLINE void add_runs(Sums<T>& a, const T* x, const T* v, ptrdiff_t left) {
-    const ptrdiff_t run_step = run_length * vec<T>::lanes, step = together * vec<T>::lanes;
-    for (ptrdiff_t i = 0; i < product_vecs * vec<T>::lanes && i < left; i += run_step) {
-        vec<T> run = fill(T(0));
-        for (ptrdiff_t k = i; k < i + run_step && k < left; k += step)
-            add_products(run, load_bunch(x + k, left - k, T(0)), load_bunch(v + k, left - k, T(0)));
-        end_run(a, run);
-    }
-}
-// The same for product_vecs at a time, from i on as far as all are there before `stop`, and with each of them other(i).
-// Says how far it came. `between`: 0, or 1 where v does not begin with a line of memory, or 2 where x does not either.
-template <class T, class Other>
-INLINE ptrdiff_t add_steps(Sums<T>& a, const T* x, const T* v, ptrdiff_t i, ptrdiff_t stop, int between, Other other) {
-    const ptrdiff_t step = product_vecs * vec<T>::lanes;
-    const auto go = [&](auto from_x, auto from_v, ptrdiff_t end) INLINE_LAMBDA {
-        for (; i + step <= end; i += step) {
-            for (int k = 0; k < product_vecs; k += run_length) {
-                vec<T> run = fill(T(0));
-                for (int j = 0; j < run_length; j++) run = mul_add(from_x.next(), from_v.next(), run);
-                end_run(a, run);
-            }
-            other(i);
-        }
-    };
-    if constexpr (whole_lines) {
-        if (between == 1) go(Vecs<T>{x + i}, Lines<T>(v + i), stop - vec<T>::lanes);
-        else if (between == 2) go(Lines<T>(x + i), Lines<T>(v + i), stop - vec<T>::lanes);
-    }
-    go(Vecs<T>{x + i}, Vecs<T>{v + i}, stop);
-    return i;
-}
-template <class T> INLINE ptrdiff_t add_steps(Sums<T>& a, const T* x, const T* v, ptrdiff_t i, ptrdiff_t stop, int between) {
-    return add_steps(a, x, v, i, stop, between, [](ptrdiff_t) INLINE_LAMBDA {});
-}
 template <class T, int U> INLINE void add_exactly(Sums<T>& a, vec<T, U> b) {
     for (int k = 0; k < U; k++) end_run(a, part(b, k));
 }
@@ -107,6 +72,15 @@ template <class T> INLINE bool is_finite(T a) { return a - a == 0; }
 template <class T> INLINE bool all_moderate(vec<T> a) { return all_finite(a * fill(2 * constants<T>::split)); }
 
 template <class T> INLINE vec<T> finite_part(vec<T> a) { return keep(equal(a - a, fill(T(0))), a); }
+
+// One and the same NaN for all: sign and payload would depend on the instruction set.
+template <class S> APART void tidy(S* z, ptrdiff_t n) {
+    typedef work<S> T;
+    for (ptrdiff_t i = 0; i < n; i += vec<T>::lanes) {
+        const vec<T> a = load(z + i, n - i, T(0));
+        store(z + i, one_nan(a, a), n - i);
+    }
+}
 
 // ---- pairs ----
 
@@ -335,37 +309,6 @@ template <class T, int U> INLINE vec<T, U> turned_output(vec<T, U> y, vec<T, U> 
     y = in_registers(y);
     return mul_sub(y, v, mul_add(y, spread<U>(mean.hi), y * spread<U>(mean.lo)));
 }
-// The next `left` z, at most a vec, or product_vecs, likewise, as `put`.
-template <class T, class Way>
-INLINE void turn_vec(const T* y, const T* v, T* z, ptrdiff_t left, const pair<T>& mean, Way, Seam<T>* seam) {
-    if (std::is_same<Way, Near>::value) seam = nullptr;
-    put(z, turned_output(load(y, left, T(0)), load(v, left, T(0)), mean), left, seam);
-}
-template <class T, class Way>
-INLINE void turn_some(const T* y, const T* v, T* z, ptrdiff_t left, const pair<T>& mean, Way way, Seam<T>* seam) {
-    const int lanes = vec<T>::lanes;
-    for (ptrdiff_t k = 0; k < product_vecs * lanes && k < left; k += lanes)
-        turn_vec(y + k, v + k, z + k, left - k, mean, way, seam);
-}
-// The sums of one row's products from i on, and z of another, up to `stop` of the one and `end` of the other.
-template <class T, class Way>
-INLINE void overlap_steps(Sums<T>& a, const T* next_y, const T* next_v, ptrdiff_t i, ptrdiff_t stop, int between,
-                          ptrdiff_t near, const T* y, const T* v, T* z, ptrdiff_t end, const pair<T>& mean, Way way, Seam<T>* seam) {
-    const ptrdiff_t lanes = vec<T>::lanes, step = run_length * lanes;
-    i = add_steps(a, next_y, next_v, i, stop < end ? stop : end, between, [&](ptrdiff_t i) INLINE_LAMBDA {
-        prefetch(next_y + i + near, product_vecs);
-        prefetch(next_v + i + near, product_vecs);
-        turn_some(y + i, v + i, z + i, product_vecs * lanes, mean, way, seam);
-    });
-    for (; i < stop; i += step) {
-        vec<T> run = fill(T(0));
-        for (ptrdiff_t k = i; k < i + step; k += lanes) {
-            run = mul_add(load(next_y + k, stop - k, T(0)), load(next_v + k, stop - k, T(0)), run);
-            if (k < end) turn_vec(y + k, v + k, z + k, end - k, mean, way, seam);
-        }
-        end_run(a, run);
-    }
-}
 // v - mean, back from its scale
 template <class T, int U> INLINE vec<T, U> centred(vec<T, U> v, T scale, T up, const pair<T>& mean) {
     return (mul_sub(v, fill<U>(scale), spread<U>(mean.hi)) - spread<U>(mean.lo)) * fill<U>(up);
@@ -382,6 +325,27 @@ INLINE vec<T, U> log_turned(vec<T, U> e, vec<T, U> g, const pair<T>& factor, con
     const vec<T, U> half = y * fill<U>(T(0.5)), d = half * spread<U>(minus.hi) + g * fill<U>(up * T(0.5));  // products are rounded, and might be too large
     return d + (d + y * spread<U>(minus.lo));
 }
+// g - e^y G of a kept output y, G = sum g, e as exp_unshifted gives it: what e is multiplied by is one number, a pair, for the
+// whole row. But where e^y is 1 nothing may be left of that; and where G is next to nothing, it would lose digits.
+template <class T> struct LogTurning {
+    pair<T> slope;  // -G over the unit of e
+    vec<T> rest;    // -G less slope.hi times that unit
+};
+template <class T> INLINE T unit_of_exp(T) { return constants<T>::unit * std::ldexp(T(1), (int)constants<T>::headroom); }
+template <class T> INLINE LogTurning<T> log_turning(const pair<T>& sum) {
+    const pair<T> minus = {fill(T(0)) - sum.hi, fill(T(0)) - sum.lo}, slope = product(minus, unshifted_unit(T(0)));
+    return {slope, sub_mul(minus.hi, slope.hi, fill(unit_of_exp(T(0)))) + minus.lo};
+}
+template <class T> INLINE LogTurning<T> of_row(const LogTurning<T>& a, int r) { return {of_row(a.slope, r), lane(a.rest, r)}; }
+template <class T> INLINE mask<T> too_small(vec<T> sum) {
+    const vec<T> one = fill(T(1)), small = drop(not_below(absolute(sum), fill(std::ldexp(T(1), sizeof(T) == 4 ? -56 : -880))), one);
+    return equal(drop(equal(sum, fill(T(0))), small), one);
+}
+template <class T, int U> INLINE vec<T, U> log_turned(vec<T, U> e, vec<T, U> g, const LogTurning<T>& a) {
+    const vec<T, U> t = mul_add(e, spread<U>(a.slope.hi), g), z = mul_add(e, spread<U>(a.slope.lo), t);
+    if (constants<T>::unit == 1) return z;
+    return choose(equal(e, fill<U>(unit_of_exp(T(0)))), t + spread<U>(a.rest), z);
+}
 template <class T, int U> INLINE vec<T, U> multiplied(vec<T, U> x, T c) { return x * fill<U>(c); }
 // e factor - a down
 template <class T, int U> INLINE vec<T, U> less_target(vec<T, U> e, vec<T, U> a, const pair<T>& factor, T down) {
@@ -395,12 +359,17 @@ template <class T, int U> INLINE vec<T, U> minus_product(vec<T, U> a, vec<T, U> 
 template <class T, int U> INLINE vec<T, U> times(vec<T, U> a, vec<T, U> b) { return a * b; }
 // sigma (1 - sigma), rounded once; times c
 template <class T, int U> INLINE vec<T, U> own_slope(vec<T, U> y, T c) { return sub_mul(y, y, y) * fill<U>(c); }
-// a (z_max - z), and 0 where a is 0
-template <class T, class How, int U>
-INLINE vec<T, U> shortfall(vec<T, U> x, vec<T, U> a, const Shift<T>& s, How how) {
-    const pair<T, U> z = argument(x, s.each, how);
-    const vec<T, U> zero = fill<U>(T(0)), d = spread<U>(s.top) - z.hi, lo = spread<U>(s.top_lo) - z.lo;
-    return drop(equal(a, zero), a * (d + keep(equal(lo - lo, zero), lo)));
+// run + a (z_max - z); where that is 0 times infinity, NaN, or, of `any` target, nothing is added.
+template <bool any, class T, class How>
+INLINE vec<T> add_shortfall(vec<T> run, vec<T> x, vec<T> a, const Shift<T>& s, How how) {
+    const vec<T> zero = fill(T(0));
+    const pair<T> z = argument(x, s.each, how);
+    vec<T> d = s.top - z.hi;
+    if constexpr (!std::is_same<How, Plain>::value) {
+        const vec<T> lo = s.top_lo - z.lo;
+        d = d + keep(equal(lo - lo, zero), lo);
+    }
+    return mul_add(a, any ? drop(equal(a, zero), d) : d, run);
 }
 // t log z, and 0 where t is 0; z < 0 gives NaN
 template <class T, int U> INLINE vec<T, U> log_normal(vec<T, U> u, vec<T, U> by) {  // log(u / by) of a normal u, by = 2^k
@@ -437,10 +406,10 @@ template <class T, int U> INLINE vec<T, U> target_slope(vec<T, U> z, vec<T, U> t
 // Which pass: kernels/gradients.pxi says what each does.
 struct Product {};
 struct Dot {};
-struct Target {};
 struct LogTarget {};
 struct Turn {};
 struct TurnOutput {};
+struct LogTurnOutput {};
 struct Centre {};
 struct LogTurn {};
 struct Slope {};
@@ -554,8 +523,8 @@ template <class T> APART void sum_of_products(const T* y, const T* v, ptrdiff_t 
     });
 }
 
-// The sum of v likewise, in runs of `length`; a loop, for it is a small part of what asks for it.
-template <class T> APART void sum_of_runs(const T* v, ptrdiff_t n, int length, Sums<T>& a, vec<T>& size) {
+// The same by a loop, for what is a small part of what asks for it; runs of `length`.
+template <class T, class Add> INLINE void sum_in_loop(ptrdiff_t n, int length, Sums<T>& a, vec<T>& size, Add add) {
     const ptrdiff_t lanes = vec<T>::lanes;
     Sums<T> lane[vec<T>::lanes];
     size = fill(T(0));
@@ -563,7 +532,7 @@ template <class T> APART void sum_of_runs(const T* v, ptrdiff_t n, int length, S
         begin_runs(lane[i]);
         for (ptrdiff_t j = i; j < n;) {
             vec<T> run = fill(T(0));
-            for (int k = 0; k < length && j < n; k++, j += lanes) run = run + load(v + j * lanes, lanes, T(0));
+            for (int k = 0; k < length && j < n; k++, j += lanes) run = add(run, j);
             end_run(lane[i], run);
         }
         size = larger(absolute(lane[i].hi), size);
@@ -571,22 +540,26 @@ template <class T> APART void sum_of_runs(const T* v, ptrdiff_t n, int length, S
     fold_lanes(lane, n, All());
     a = lane[0];
 }
+// The sum of v, and of v (z_max - z).
+template <class T> APART void sum_of_runs(const T* v, ptrdiff_t n, int length, Sums<T>& a, vec<T>& size) {
+    const ptrdiff_t lanes = vec<T>::lanes;
+    sum_in_loop(n, length, a, size, [&](vec<T> run, ptrdiff_t j) INLINE_LAMBDA { return run + load(v + j * lanes, lanes, T(0)); });
+}
+template <class T, class How> APART void sum_of_shortfalls(const T* x, const T* v, ptrdiff_t n, const Shift<T>& s, How how, Sums<T>& a) {
+    const ptrdiff_t lanes = vec<T>::lanes;
+    vec<T> size;
+    const auto sum = [&](auto any) INLINE_LAMBDA {
+        sum_in_loop(n, run_length, a, size, [&](vec<T> run, ptrdiff_t j) INLINE_LAMBDA {
+            return add_shortfall<any>(run, load(x + j * lanes, lanes, T(0)), load(v + j * lanes, lanes, T(0)), s, how);
+        });
+    };
+    sum(std::false_type());
+    if (!all_finite(a.hi)) sum(std::true_type());
+}
 
 template <class T> INLINE T loss_of(T hi, T lo) {
     const T loss = 0 - (hi + lo);
     return loss == loss ? loss : std::numeric_limits<T>::quiet_NaN();
-}
-
-// A row of y, v and z, and how many bytes the next one lies after it: see overlap_output.pxi.
-template <class T> struct OutputRow {
-    const T* y;
-    const T* v;
-    T* z;
-    ptrdiff_t y_apart, v_apart, z_apart;
-};
-template <class T> INLINE T* shifted(T* p, ptrdiff_t bytes) { return (T*)((uintptr_t)p + bytes); }
-template <class T> INLINE OutputRow<T> next_row(const OutputRow<T>& a) {
-    return {shifted(a.y, a.y_apart), shifted(a.v, a.v_apart), shifted(a.z, a.z_apart), a.y_apart, a.v_apart, a.z_apart};
 }
 
 // What the passes over the rows of a group share; a pass goes over rows first .. last - 1.
@@ -603,6 +576,38 @@ template <class T> struct Pass {
     pair<T> mean, factor, minus;
     Sums<T> sums[16], dots[16];
 };
+// Sums of v, and of v (z_max - z), of classes start .. stop of the rows of a pass; again, of `any` target, where that asks
+// for it.
+template <bool any, class T, class How>
+INLINE void add_targets(Sums<T>& weights, Sums<T>& shortfalls, const T* x, const T* v, ptrdiff_t left, const Shift<T>& s, How how) {
+    vec<T> weight = fill(T(0)), run = weight;
+    for (ptrdiff_t k = 0; k < run_length * vec<T>::lanes && k < left; k += vec<T>::lanes) {
+        const vec<T> a = load(v + k, left - k, T(0));
+        weight = weight + a;
+        run = add_shortfall<any>(run, load(x + k, left - k, T(0)), a, s, how);
+    }
+    end_run(weights, weight);
+    end_run(shortfalls, run);
+}
+template <class T, class How>
+APART void target_sums(const Pass<T>& p, How how, ptrdiff_t start, ptrdiff_t stop, Sums<T>* weights, Sums<T>* shortfalls) {
+    const ptrdiff_t step = run_length * vec<T>::lanes;
+    for (int r = p.first; r < p.last; r++) {
+        const Shift<T> s = of_row(*p.shift, r);
+        const auto sum = [&](auto any) INLINE_LAMBDA {
+            Sums<T> a, b;
+            begin_runs(a);
+            begin_runs(b);
+            ptrdiff_t i = start;
+            for (; i + step <= stop; i += step) add_targets<any>(a, b, p.x[r] + i, p.v[r] + i, step, s, how);
+            if (i < stop) add_targets<any>(a, b, p.x[r] + i, p.v[r] + i, stop - i, s, how);
+            weights[r] = a;
+            shortfalls[r] = b;
+        };
+        sum(std::false_type());
+        if (!all_finite(shortfalls[r].hi)) sum(std::true_type());
+    }
+}
 // map_row of classes start .. stop of the rows of a pass.
 template <class T, class Map> APART void map_rows(const Pass<T>& p, Map what, ptrdiff_t start, ptrdiff_t stop) {
     for (int r = p.first; r < p.last; r++)

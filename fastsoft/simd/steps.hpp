@@ -61,6 +61,15 @@ template <class T> INLINE void max_some(vec<T>& top, const T* x, ptrdiff_t left,
 
 // ---- the last step of a row ----
 
+// How many of n numbers go before the first line of memory, so that the others are written by whole lines: where that is
+// faster, or must be, for what goes past the caches.
+const ptrdiff_t to_line_from = 768;  // bytes of a row
+template <class S> INLINE ptrdiff_t to_line(const S* y, ptrdiff_t n, bool past) {
+    if (!past && (!whole_lines || n * (ptrdiff_t)sizeof(S) < to_line_from)) return 0;
+    const ptrdiff_t before = -(uintptr_t)y % 64 / sizeof(S);
+    return before < n ? before : n;
+}
+
 // The next `left` elements at e, at most so many vecs, times r, to y, as `put`.
 template <class T> INLINE void scale_some(const T* e, T* y, ptrdiff_t left, int vecs, const pair<T>& r, Seam<T>* seam) {
     const int lanes = vec<T>::lanes;

@@ -22,6 +22,7 @@ inline float to_work(half a) {
     if (u >= 0x0400) return float_of(sign | ((u << 13) + 0x38000000));
     return float_of(sign | bits_of((float)u * 5.9604644775390625e-08f));  // subnormal: u steps of 2^-24
 }
+template <class S> using work = decltype(to_work(S()));
 
 inline void from_work(float a, float* p) { *p = a; }
 inline void from_work(double a, double* p) { *p = a; }

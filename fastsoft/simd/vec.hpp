@@ -220,35 +220,6 @@ template <class T> INLINE bunch<T> load_bunch(const T* p, ptrdiff_t left, T rest
     return load_some<together>(p, left, rest);
 }
 
-// Vecs that follow each other from p on. Lines reads each line of memory once, and turns what it read: a load that touches
-// two lines takes as long as four others. It reads up to a vec beyond those that it gives.
-template <class T> struct Vecs {
-    const T* p;
-    INLINE vec<T> next() {
-        const vec<T> v = load(p, vec<T>::lanes, T(0));
-        p += vec<T>::lanes;
-        return v;
-    }
-};
-template <class T> struct Lines {
-    Vecs<T> lines;
-    vec<T> line, index;
-    INLINE Lines(const T* p) {
-        const ptrdiff_t lanes = vec<T>::lanes, before = (uintptr_t)p % 64 / sizeof(T);
-        const vec<T> own = load(p, lanes, T(0));
-        lines.p = p - before + lanes;
-        line.r[0] = from_both(own.r[0], own.r[0], lanes_from(lanes - before, T(0)));
-        index.r[0] = lanes_from(before, T(0));
-    }
-    INLINE vec<T> next() {
-        const vec<T> following = lines.next();
-        vec<T> v;
-        v.r[0] = from_both(line.r[0], following.r[0], index.r[0]);
-        line = following;
-        return v;
-    }
-};
-
 // The same for the types of 16 bits, by way of their work type.
 template <class S> INLINE vec<float> load16(const S* p, ptrdiff_t left, float rest) {
     typedef float T;
@@ -287,6 +258,38 @@ template <class S> INLINE void store16(S* p, vec<float> v, ptrdiff_t left) {
 }
 INLINE void store(half* p, vec<float> v, ptrdiff_t left) { store16(p, v, left); }
 INLINE void store(bfloat* p, vec<float> v, ptrdiff_t left) { store16(p, v, left); }
+// Those never go past the caches.
+INLINE void put(half* p, vec<float> v, ptrdiff_t left, Seam<float>*) { store(p, v, left); }
+INLINE void put(bfloat* p, vec<float> v, ptrdiff_t left, Seam<float>*) { store(p, v, left); }
+
+// Vecs that follow each other from p on. Lines reads each line of memory once, and turns what it read: a load that touches
+// two lines takes as long as four others. It reads up to a vec beyond those that it gives.
+template <class S> struct Vecs {
+    const S* p;
+    INLINE vec<work<S>> next() {
+        const vec<work<S>> v = load(p, vec<work<S>>::lanes, work<S>(0));
+        p += vec<work<S>>::lanes;
+        return v;
+    }
+};
+template <class T> struct Lines {
+    Vecs<T> lines;
+    vec<T> line, index;
+    INLINE Lines(const T* p) {
+        const ptrdiff_t lanes = vec<T>::lanes, before = (uintptr_t)p % 64 / sizeof(T);
+        const vec<T> own = load(p, lanes, T(0));
+        lines.p = p - before + lanes;
+        line.r[0] = from_both(own.r[0], own.r[0], lanes_from(lanes - before, T(0)));
+        index.r[0] = lanes_from(before, T(0));
+    }
+    INLINE vec<T> next() {
+        const vec<T> following = lines.next();
+        vec<T> v;
+        v.r[0] = from_both(line.r[0], following.r[0], index.r[0]);
+        line = following;
+        return v;
+    }
+};
 
 // Ask for lines, which need not exist: for what will soon be read, so many vecs, in the nearest cache; for what will be
 // read not quite so soon, in the next one; and for what will be written.
