@@ -759,6 +759,18 @@ def test_kept_outputs_in_any_order(isa: str, name: str, n: int, dtype: str) -> N
     assert np.all(np.isfinite(z[[*range(4), *range(5, 9), *range(13, 23)]].astype(np.float64)))
 
 
+def test_what_is_left_of_a_sum(isa: str) -> None:
+    """Partial sums that cancel, and leave next to nothing in what they lack."""
+    n, left = 40960, 1.37 * 2.0**-105
+    g, y = np.zeros((2, n), np.float32), np.full((2, n), -12.0, np.float32)
+    lane = g[:, ::16]
+    lane[:, :1024], lane[:, 1024:1536], lane[:, 1536:2560] = 2.0**-90, left, -(2.0**-90)
+    y[:, 1] = -0.1
+    z = fastsoft.log_softmax_vjp_from_output(y, g)
+    assert z[:, 1] == pytest.approx(-np.exp(-0.1) * 512 * left, rel=1e-6)
+    assert_same_bits(z, fastsoft.log_softmax_vjp_from_output(np.asfortranarray(y), np.asfortranarray(g)))
+
+
 @pytest.mark.parametrize("dtype", WORK)
 def test_nothing_is_left_where_a_class_is_certain(isa: str, dtype: str) -> None:
     """sigma = 1 and g = sum g give 0, not a rest of the unit that exponentials have."""

@@ -107,7 +107,7 @@ cdef inline void block_log_turn_output(
     for r in range(p.first, p.last):
         x, v, y = p.x[r], p.v[r], p.y[r]
         factor, minus, turning = of_row(p.factor, r), of_row(p.minus, r), log_turning(of_row(p.mean, r))
-        ordinary = p.scale[r] == 1 and not any(too_small(of_row(p.mean, r).hi))
+        ordinary = p.scale[r] == 1 and not any(too_small(of_row(p.mean, r)))
         begin_runs(a)
         i = start
         while i < stop:

@@ -64,15 +64,15 @@ cdef inline bint log_vjp_of_output_tiles(
     cdef Shared[floating] shared = unshifted(zero)
     cdef vec[floating] e, w, largest, seen = fill(zero)
     cdef Sums[floating] total[TILES]
-    cdef pair[floating] mean
+    cdef pair[floating] mean[TILES]
     cdef LogTurning[floating] turning
     for t in range(count):
         sum_of_runs(v + t * size, n, 1, total[t], largest)
-        if not all_moderate(largest) or not all_finite(total[t].hi) or any(too_small(total[t].hi)):
+        mean[t].hi, mean[t].lo = total[t].hi, finite_part(total[t].lo)
+        if not all_moderate(largest) or not all_finite(total[t].hi) or any(too_small(mean[t])):
             return False
     for t in range(count):
-        mean.hi, mean.lo = total[t].hi, finite_part(total[t].lo)
-        turning = log_turning(mean)
+        turning = log_turning(mean[t])
         for j from t * size <= j < t * size + n * lanes by lanes:
             e = exp_unshifted(load(y + j, lanes, zero), shared)
             w = log_turned(e, load(v + j, lanes, zero), turning)

@@ -372,7 +372,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     cppclass LogTurning[T]:
         pass
     LogTurning[T] log_turning[T](const pair[T]& sum)
-    mask[T] too_small[T](vec[T] sum)
+    mask[T] too_small[T](const pair[T]& sum)
     vec[T] log_turned[T](vec[T] e, vec[T] g, const LogTurning[T]&)
     bunch[T] log_turned[T](bunch[T] e, bunch[T] g, const LogTurning[T]&)
     bunch[T] multiplied[T](bunch[T], T)

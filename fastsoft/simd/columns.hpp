@@ -121,7 +121,7 @@ APART bool log_vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, p
     if (!moderate || any(not_below(beyond, fill(T(1))))) return false;
     each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA {
         turnings[t] = log_turning(a.sum(t));
-        small |= any(too_small(a.sum(t).hi));
+        small |= any(too_small(a.sum(t)));
     });
     if (small) return false;
     a.put(z, past, [&](ptrdiff_t j, ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
@@ -184,7 +184,7 @@ APART ptrdiff_t log_vjp_of_few_outputs(Columns<T> y, Columns<T> v, Columns<T> z,
             return run + both.lo;
         });
         of = log_turning(pair<T>{a.hi, finite_part(a.lo)});
-        return all_moderate(most) && all_finite(a.hi) && !any(too_small(a.hi)) && !any(not_below(beyond, fill(T(1))));
+        return all_moderate(most) && all_finite(a.hi) && !any(too_small(pair<T>{a.hi, finite_part(a.lo)})) && !any(not_below(beyond, fill(T(1))));
     }, [&](vec<T> own, vec<T> w, const LogTurning<T>& of) INLINE_LAMBDA { return log_turned(exp_unshifted(own, shared), w, of); });
 }
 

@@ -337,9 +337,9 @@ template <class T> INLINE LogTurning<T> log_turning(const pair<T>& sum) {
     return {slope, sub_mul(minus.hi, slope.hi, fill(unit_of_exp(T(0)))) + minus.lo};
 }
 template <class T> INLINE LogTurning<T> of_row(const LogTurning<T>& a, int r) { return {of_row(a.slope, r), lane(a.rest, r)}; }
-template <class T> INLINE mask<T> too_small(vec<T> sum) {
-    const vec<T> one = fill(T(1)), small = drop(not_below(absolute(sum), fill(std::ldexp(T(1), sizeof(T) == 4 ? -56 : -880))), one);
-    return equal(drop(equal(sum, fill(T(0))), small), one);
+template <class T> INLINE mask<T> too_small(const pair<T>& sum) {
+    const vec<T> one = fill(T(1)), all = sum.hi + sum.lo, least = fill(std::ldexp(T(1), sizeof(T) == 4 ? -56 : -880));
+    return equal(drop(equal(all, fill(T(0))), drop(not_below(absolute(all), least), one)), one);
 }
 template <class T, int U> INLINE vec<T, U> log_turned(vec<T, U> e, vec<T, U> g, const LogTurning<T>& a) {
     const vec<T, U> t = mul_add(e, spread<U>(a.slope.hi), g), z = mul_add(e, spread<U>(a.slope.lo), t);

@@ -43,7 +43,7 @@ template <class T, int U> INLINE vec<T, U> turned_by(const Turning<T, LogTurnOut
 // Of rows, lane by lane, how many come before one whose sum goes another way.
 template <class T, class What> INLINE int ordinary(const pair<T>& sum, int rows, What) {
     if (takes_products<What>) return rows;
-    const mask<T> small = too_small(sum.hi);
+    const mask<T> small = too_small(sum);
     const int first = any(small) ? first_lane(small) : rows;
     return first < rows ? first : rows;
 }
