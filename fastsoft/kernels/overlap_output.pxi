@@ -164,9 +164,10 @@ cdef inline Py_ssize_t some_outputs(
             else:
                 overlap_output_rows(b, i, count, near, <Seam[floating]*> NULL, zero)
             return count
-        if b.stream:
+        elif b.stream:
             return turn_outputs(output_row(b, i, unused), b.n, count, in_turn, what, past, seam)
-        return turn_outputs(output_row(b, i, unused), b.n, count, in_turn, what, near, seam)
+        else:
+            return turn_outputs(output_row(b, i, unused), b.n, count, in_turn, what, near, seam)
     elif floating is float and element is not double:
         if are_few(b.n, zero):
             return few_outputs(output_row(b, i, unused), b.n, count, what)

@@ -117,15 +117,15 @@ INLINE ptrdiff_t add_any_steps(Sums<T>& a, const S* y, const S* v, ptrdiff_t i, 
     return i;
 }
 const ptrdiff_t output_block = 8192;  // classes that are summed in one go, as BLOCK in kernels/operation.pxi
-// The sum of a row; other(a, start, stop) adds those of a block. Most rows have one, for which a loop would take longer.
+// The sum of a row; other(a, start, stop) adds those of a block.
 template <class T, class Other> INLINE Sums<T> in_blocks(ptrdiff_t n, Other other) {
     Sums<T> all, a;
     begin_runs(all);
-    other(all, 0, n < output_block ? n : output_block);
-    for (ptrdiff_t start = output_block; start < n; start += output_block) {
+    for (ptrdiff_t start = 0; start < n; start += output_block) {
         begin_runs(a);
         other(a, start, n < start + output_block ? n : start + output_block);
-        merge(all, a);
+        if (start == 0) all = a;
+        else merge(all, a);
     }
     return all;
 }
