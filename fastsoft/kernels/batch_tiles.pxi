@@ -330,51 +330,57 @@ cdef inline bint goes_by_few(const Batch* b, element* unused) noexcept nogil:
     return narrow_classes > 0 and 1 < b.n <= most
 
 
+cdef inline bint in_long_runs(const Batch* b, Py_ssize_t count, element* unused) noexcept nogil:
+    """Whether `count` columns of a kept output go so: of few classes; and without exp, where the second-level cache may
+    hold all that is read, or not even a few columns of that, but the third-level cache all; not in parts, which threads
+    take"""
+    cdef Py_ssize_t size = sizeof(element), read = 2 * b.rows * b.n * size, few = 2 * b.n * column_vecs * REGISTER
+    if b.op.kind != VJP_FROM_OUTPUT:
+        return b.n <= (classes_in_lane - 1) * REGISTER // size
+    if b.n <= classes_in_lane * REGISTER // size:
+        return True
+    return count == b.shape[b.ndim - 1] and (read <= NEARBY or NEARBY < few <= read // 2 <= FARTHER // 2)
+
+
+cdef inline Py_ssize_t columns_at_once(
+    const Batch* b, Py_ssize_t count, bint long_runs, element* unused
+) noexcept nogil:
+    """Of `count` columns how many at most go side by side, or vec by vec, in one call"""
+    if b.op.kind < VJP_FROM_OUTPUT:
+        return logit_vecs * REGISTER // <Py_ssize_t> sizeof(element)
+    if goes_by_few(b, unused):  # as gradient_columns asks
+        return count
+    return (long_column_vecs if long_runs else column_vecs) * REGISTER // <Py_ssize_t> sizeof(element)
+
+
 cdef inline Py_ssize_t gradient_columns(
     const Batch* b, Columns[element] x, Columns[element] v, Columns[element] out, Py_ssize_t first, Py_ssize_t columns,
-    bint past, element* scratch
+    bint past, bint long_runs, element* scratch
 ) noexcept nogil:
     """Of some columns from `first` on as many as are in order; how many"""
+    cdef bint far = 2 * b.rows * b.n * <Py_ssize_t> sizeof(element) > FARTHER
     if element is float or element is double:
         if b.op.kind == VJP:
             return vjp_of_columns(x, v, out, b.n, first, columns, past, scratch)
         if b.op.kind == LOG_VJP:
             return log_vjp_of_columns(x, v, out, b.n, first, columns, past, scratch)
-        if columns >= REGISTER // <Py_ssize_t> sizeof(element) and goes_by_few(b, scratch):
+        if goes_by_few(b, scratch):
             if b.op.kind == VJP_FROM_OUTPUT:
                 return vjp_of_few_outputs(x, v, out, b.n, first, columns, past)
             return log_vjp_of_few_outputs(x, v, out, b.n, first, columns, past)
         if b.op.kind == VJP_FROM_OUTPUT:
-            return columns if vjp_of_output_columns(x, v, out, b.n, first, columns, past) else 0
-        return columns if log_vjp_of_output_columns(x, v, out, b.n, first, columns, past) else 0
+            return columns if vjp_of_output_columns(x, v, out, b.n, first, columns, past, long_runs, far) else 0
+        return columns if log_vjp_of_output_columns(x, v, out, b.n, first, columns, past, long_runs, far) else 0
     return 0
-
-
-cdef inline Py_ssize_t columns_at_once(const Batch* b, Py_ssize_t count, element* unused) noexcept nogil:
-    """Of `count` columns how many at most go side by side, or vec by vec, in one call. Of a kept output many where the
-    third-level cache may hold all that is read, but the second-level cache not even a few of them; but not after some
-    that are out of the ordinary, nor in parts, which threads take."""
-    cdef Py_ssize_t size = sizeof(element), few = column_vecs * REGISTER
-    if b.op.kind < VJP_FROM_OUTPUT:
-        return logit_vecs * REGISTER // size
-    if goes_by_few(b, unused):  # as gradient_columns asks
-        return count
-    if b.n <= FEW_STREAMS:
-        return few // 2 // size
-    if b.op.kind != VJP_FROM_OUTPUT or 2 * b.n * few <= NEARBY or 2 * b.rows * b.n * size > FARTHER:
-        return few // size
-    if count < b.shape[b.ndim - 1] or count * size < 2 * few:
-        return few // size
-    return wide_column_vecs * REGISTER // size
 
 
 cdef inline Py_ssize_t all_columns(
     const Batch* b, Py_ssize_t count, Columns[element] x, Columns[element] v, Columns[element] out, element* scratch
 ) noexcept nogil:
     """A derivative of the next `count` columns, as far as they are in order; how many"""
-    cdef Py_ssize_t done = 0, most = columns_at_once(b, count, scratch), some = most, gone
+    cdef bint past = b.stream and b.out_step % REGISTER == 0, long_runs = in_long_runs(b, count, scratch)
     cdef Py_ssize_t few = column_vecs * REGISTER // <Py_ssize_t> sizeof(element)
-    cdef bint past = b.stream and b.out_step % REGISTER == 0
+    cdef Py_ssize_t done = 0, most = columns_at_once(b, count, long_runs, scratch), some = most, gone
     if element is float or element is double:
         if past:
             some = to_line(<const element*> out.first, most, past)
@@ -382,7 +388,7 @@ cdef inline Py_ssize_t all_columns(
             some = most
         while done < count:
             some = min(some, count - done)
-            gone = gradient_columns(b, x, v, out, done, some, past, scratch)
+            gone = gradient_columns(b, x, v, out, done, some, past, long_runs, scratch)
             done += gone
             if gone < some:
                 if some <= few:

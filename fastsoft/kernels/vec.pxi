@@ -478,12 +478,15 @@ cdef extern from "narrow.hpp" namespace "fastsoft" nogil:
 
 cdef extern from "columns.hpp" namespace "fastsoft" nogil:
     int column_vecs
-    int wide_column_vecs
+    int long_column_vecs
+    int classes_in_lane
     bint vjp_of_output_columns[T](
-        Columns[T] y, Columns[T] v, Columns[T] z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bint past
+        Columns[T] y, Columns[T] v, Columns[T] z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bint past,
+        bint long_runs, bint far
     )
     bint log_vjp_of_output_columns[T](
-        Columns[T] y, Columns[T] v, Columns[T] z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bint past
+        Columns[T] y, Columns[T] v, Columns[T] z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bint past,
+        bint long_runs, bint far
     )
     ptrdiff_t vjp_of_few_outputs[T](
         Columns[T] y, Columns[T] v, Columns[T] z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bint past

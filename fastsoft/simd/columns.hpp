@@ -3,12 +3,14 @@
 // the columns that a function leaves out; of these nothing is written.
 #pragma once
 #include "narrow.hpp"
+#include <algorithm>
 
 namespace fastsoft { namespace {
 
-// Side by side, at most; of columns of so many classes that the second-level cache would not hold them from one pass to the
-// next, long runs of memory.
-const int column_vecs = 16, wide_column_vecs = narrow_classes > 0 ? 128 : column_vecs;
+// Side by side, at most; in long runs, where few classes, or the sums of a lane alone, leave room in the nearest cache. With
+// small registers a lot of code would gain little.
+const int column_vecs = 16, long_column_vecs = narrow_classes > 0 ? 64 : column_vecs;
+const int classes_in_lane = 4;  // up to which some lanes go at once
 
 // Calls each(t, i, left) for the vecs of `columns` columns from column `first` on: as Together does, but the last one, of
 // which a part may be there, apart. What each class asks for is little here, and so faster by an eighth.
@@ -18,142 +20,217 @@ template <class T, class Each> INLINE void each_column_vec(ptrdiff_t first, ptrd
     for (; (t + 1) * lanes <= columns; t++) each(t, first + t * lanes, lanes);
     if (t * lanes < columns) each(t, first + t * lanes, columns - t * lanes);
 }
-// Sums over n classes of some columns, as a row by itself has them: class j in lane j mod lanes, and then as `fold` does. All
-// lanes class by class; or, if `wide`, lane by lane, so that only its own sums go with the classes through the nearest cache.
-template <class T, bool wide> struct ColumnSums {
-    static const int vecs = wide ? wide_column_vecs : column_vecs;
-    static const ptrdiff_t lanes = vec<T>::lanes;
-    ptrdiff_t n, first, columns;
-    pair<T> lane[wide ? (lanes > 8 ? 5 : 4) : lanes][vecs];  // of wide: as many as a tree over the lanes has on its way
+// The same for `together` vecs at a time, as many as each(count, t, i, left) is told; what is left goes one by one.
+template <class T, class Each> INLINE void each_column_vecs(ptrdiff_t first, ptrdiff_t columns, Each each) {
+    const ptrdiff_t lanes = vec<T>::lanes, whole = columns / (together * lanes) * together;
+    for (ptrdiff_t t = 0; t < whole; t += together) each(std::integral_constant<int, together>(), t, first + t * lanes, together * lanes);
+    each_column_vec<T>(first + whole * lanes, columns - whole * lanes, [&](ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+        each(std::integral_constant<int, 1>(), whole + t, i, left);
+    });
+}
+template <class T, int U> INLINE vec<T, U> load_like(vec<T, U>, const T* p, ptrdiff_t left) { return load_some<U>(p, left, T(0)); }
+// What a class of a kept output adds to the sum of a column, and what there is that must not be.
+template <class T> struct ProductOfOutput {
+    static const int length = run_length;
+    Columns<T> y, v;
+    vec<T> largest = fill(T(0));
+    template <int U> INLINE vec<T, U> add(ptrdiff_t j, ptrdiff_t i, ptrdiff_t left, vec<T, U> run) {
+        const vec<T, U> w = load_like(run, v.at(j, i), left);
+        for (int u = 0; !has_fma && u < U; u++) largest = larger(absolute(part(w, u)), largest);
+        return mul_add(load_like(run, y.at(j, i), left), w, run);
+    }
+    INLINE bool in_order() const { return all_moderate(largest); }
+};
+template <class T> constexpr T largest_log = 64;  // of y, which is below 0 in all that is of use; others are counted, and NaN
+template <class T> struct TotalOfLogOutput {
+    static const int length = 1;
+    Columns<T> y, v;
+    vec<T> beyond = fill(T(0));
+    template <int U> INLINE vec<T, U> add(ptrdiff_t j, ptrdiff_t i, ptrdiff_t left, vec<T, U> run) {
+        const vec<T, U> own = load_like(run, y.at(j, i), left);
+        for (int u = 0; u < U; u++) beyond = beyond + keep(not_below(part(own, u), fill(largest_log<T>)), fill(T(1)));
+        return run + load_like(run, v.at(j, i), left);
+    }
+    INLINE bool in_order() const { return !any(not_below(beyond, fill(T(1)))); }
+};
+// Sums over n classes of some columns, as a row by itself has them: class j in lane j mod lanes, and then as `fold` does. So
+// many lanes at once: of few classes some, vec by vec, in registers; of long runs one, so that only its own sums go with the
+// classes through the nearest cache; else all, class by class.
+template <class T, class Term> struct ColumnSums {
+    static const int length = Term::length;
+    static const ptrdiff_t lanes = vec<T>::lanes, ahead = 8 * sizeof(vec<T>);
+    Term term;
+    ptrdiff_t n, first, columns, vecs;
+    bool far;  // so that it is worth to ask for what comes next
+    vec<T> most;
+    pair<T>* room;
 
-    INLINE ColumnSums(ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns) : n(n), first(first), columns(columns) {}
-    INLINE const pair<T>& sum(ptrdiff_t t) const { return lane[0][t]; }  // of which only hi may be infinite, or NaN
-    // A run of `length` classes, one or two, of a lane, from class j on, to the sums of its vecs, which it may begin:
-    // term(j, i, left, run) adds class j of the columns from i on to one.
-    template <int length, class Term> INLINE void add_run(pair<T>* own, ptrdiff_t j, bool begins, Term term) {
+    INLINE ColumnSums(Term term, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool far, pair<T>* room)
+        : term(term), n(n), first(first), columns(columns), vecs((columns + lanes - 1) / lanes), far(far), most(fill(T(0))), room(room) {}
+    INLINE pair<T>* lane(ptrdiff_t k) const { return room + k * vecs; }
+    // A run of some classes of a lane, from class j on, of U vecs of columns.
+    template <int U> INLINE vec<T, U> run_of(ptrdiff_t j, ptrdiff_t i, ptrdiff_t left) {
+        vec<T, U> run = fill<U>(T(0));
+        for (int k = 0; k < length && j < n; k++, j += lanes) {
+            if (far) {
+                prefetch((const char*)term.y.at(j, i) + ahead, U);
+                prefetch((const char*)term.v.at(j, i) + ahead, U);
+            }
+            run = term.add(j, i, left, run);
+        }
+        return run;
+    }
+    template <int U> static INLINE void add_run(pair<T, U>& own, vec<T, U> run) {
+        const pair<T, U> all = two_sum(own.hi, run);
+        own = {all.hi, own.lo + all.lo};
+    }
+    // The sums of lanes k, k + step, ...
+    template <int U, int step> INLINE pair<T, U> sum_in_registers(ptrdiff_t k, ptrdiff_t i, ptrdiff_t left) {
+        if constexpr (step < lanes) {
+            pair<T, U> all = sum_in_registers<U, 2 * step>(k, i, left);
+            if (k + step < n) merge_values(all, sum_in_registers<U, 2 * step>(k + step, i, left));
+            return all;
+        } else {
+            pair<T, U> own = {run_of<U>(k, i, left), fill<U>(T(0))};
+            for (ptrdiff_t j = k + length * lanes; j < n; j += length * lanes) add_run(own, run_of<U>(j, i, left));
+            for (int u = 0; u < U; u++) most = larger(absolute(part(own.hi, u)), most);
+            return own;
+        }
+    }
+    // Of all columns, one or two classes to the sums of a lane, which it may begin.
+    INLINE void add_class(pair<T>* own, ptrdiff_t j, bool begins) {
         const bool two = length > 1 && j + lanes < n;
         each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
-            vec<T> run = term(j, i, left, fill(T(0)));
-            if (two) run = term(j + lanes, i, left, run);
+            vec<T> run = term.add(j, i, left, fill(T(0)));
+            if (two) run = term.add(j + lanes, i, left, run);
             const pair<T> all = begins ? pair<T>{run, fill(T(0))} : two_sum(own[t].hi, run);
             own[t] = {all.hi, begins ? all.lo : own[t].lo + all.lo};
         });
     }
-    INLINE void merge_lanes(pair<T>* own, const pair<T>* other) {
-        each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA { merge_values(own[t], other[t]); });
+    INLINE void largest_of(const pair<T>* own) {
+        for (ptrdiff_t t = 0; t < vecs; t++) most = larger(absolute(own[t].hi), most);
     }
-    INLINE void largest_of(const pair<T>* own, vec<T>& most) {
-        each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA { most = larger(absolute(own[t].hi), most); });
+    INLINE void merge_lanes(pair<T>* own, const pair<T>* other) const {
+        for (ptrdiff_t t = 0; t < vecs; t++) merge_values(own[t], other[t]);
     }
-    // Lanes k, k + step, ... to lane[depth], as TileTree does.
-    template <int length, class Term> void add_lanes(ptrdiff_t k, ptrdiff_t step, int depth, vec<T>& most, Term term) {
-        if (step < lanes) {
-            add_lanes<length>(k, 2 * step, depth, most, term);
+    INLINE void add_all_lanes() {
+        for (ptrdiff_t start = 0; start < n; start += length * lanes)
+            for (ptrdiff_t k = 0; k < lanes && start + k < n; k++) add_class(lane(k), start + k, start == 0);
+        for (ptrdiff_t k = 0; k < lanes && k < n; k++) largest_of(lane(k));
+        join_lanes<T>(n, [&](ptrdiff_t to, ptrdiff_t from) INLINE_LAMBDA { merge_lanes(lane(to), lane(from)); });
+    }
+    // Lanes k, k + step, ... to lane(depth), as TileTree does.
+    template <int at_once> void add_lanes(ptrdiff_t k, ptrdiff_t step, int depth) {
+        pair<T>* own = lane(depth);
+        if (step * at_once < lanes) {
+            add_lanes<at_once>(k, 2 * step, depth);
             if (k + step >= n) return;
-            add_lanes<length>(k + step, 2 * step, depth + 1, most, term);
-            return merge_lanes(lane[depth], lane[depth + 1]);
-        }
-        for (ptrdiff_t j = k; j < n; j += length * lanes) add_run<length>(lane[depth], j, j == k, term);
-        largest_of(lane[depth], most);
-    }
-    // The sums; false where one of them, or a part, is too large for what follows.
-    template <int length, class Term> INLINE bool add(Term term) {
-        vec<T> most = fill(T(0));
-        if constexpr (wide) add_lanes<length>(0, 1, 0, most, term);
-        else {
-            for (ptrdiff_t start = 0; start < n; start += length * lanes)
-                for (ptrdiff_t k = 0; k < lanes && start + k < n; k++) add_run<length>(lane[k], start + k, start == 0, term);
-            for (ptrdiff_t k = 0; k < lanes && k < n; k++) largest_of(lane[k], most);
-            join_lanes<T>(n, [&](ptrdiff_t to, ptrdiff_t from) INLINE_LAMBDA { merge_lanes(lane[to], lane[from]); });
-        }
-        each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA {
-            lane[0][t].lo = finite_part(lane[0][t].lo);
-            most = most + (lane[0][t].hi - lane[0][t].hi);
-        });
-        return all_moderate(most);
-    }
-    // z = value(j, t, i, left), past the caches where a whole vec, which then begins with a line, is written.
-    template <class Value> INLINE void put(const Columns<T>& z, bool past, Value value) const {
-        for (ptrdiff_t j = 0; j < n; j++)
-            each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
-                const vec<T> own = value(j, t, i, left);
-                if (past && left == vec<T>::lanes) stream(z.at(j, i), own);
-                else store(z.at(j, i), own, left);
+            add_lanes<at_once>(k + step, 2 * step, depth + 1);
+            merge_lanes(own, lane(depth + 1));
+        } else if constexpr (at_once > 1) {
+            each_column_vecs<T>(first, columns, [&](auto count, ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+                const pair<T, count> all = sum_in_registers<count, lanes / at_once>(k, i, left);
+                for (int u = 0; u < count; u++) own[t + u] = {part(all.hi, u), part(all.lo, u)};
             });
+        } else {
+            for (ptrdiff_t j = k; j < n; j += length * lanes) add_class(own, j, j == k);
+            largest_of(own);
+        }
+    }
+    // Whether none of them, or a part, is too large for what follows.
+    INLINE bool in_order() {
+        for (ptrdiff_t t = 0; t < vecs; t++) {
+            room[t].lo = finite_part(room[t].lo);
+            most = most + (room[t].hi - room[t].hi);
+        }
+        return all_moderate(most) && term.in_order();
     }
 };
+// Of each vec to room[t]; false where they are not in order.
+const int tree_over_lanes = 5;  // lanes that it has on its way
+template <class T> constexpr int sums_room = std::max(vec<T>::lanes * column_vecs, tree_over_lanes * long_column_vecs);
+template <class T, class Term>
+APART bool sums_by_class(Term term, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, pair<T>* room) {
+    ColumnSums<T, Term> a(term, n, first, columns, false, room);
+    a.add_all_lanes();
+    return a.in_order();
+}
+template <class T, class Term>
+APART bool sums_in_long_runs(Term term, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool far, pair<T>* room) {
+    ColumnSums<T, Term> a(term, n, first, columns, far, room);
+    if (n <= classes_in_lane * vec<T>::lanes) a.template add_lanes<4>(0, 1, 0);
+    else a.template add_lanes<1>(0, 1, 0);
+    return a.in_order();
+}
+template <class T, class Term>
+INLINE bool sums_of_columns(Term term, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool long_runs, bool far, pair<T>* room) {
+    return long_runs ? sums_in_long_runs(term, n, first, columns, far, room) : sums_by_class(term, n, first, columns, room);
+}
+// z = value(j, t, i, left), past the caches where a whole vec, which then begins with a line, is written.
+template <class T, class Value>
+INLINE void put_columns(const Columns<T>& z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past, Value value) {
+    for (ptrdiff_t j = 0; j < n; j++)
+        each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+            const vec<T> own = value(j, t, i, left);
+            if (past && left == vec<T>::lanes) stream(z.at(j, i), own);
+            else store(z.at(j, i), own, left);
+        });
+}
 
-// As apply_to_output, of columns first .. first + columns, all of them or, where it gives false, none: at most column_vecs, or
-// wide_column_vecs if they go so.
-template <bool wide, class T>
-APART bool vjp_of_some_outputs(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
-    ColumnSums<T, wide> a(n, first, columns);
-    vec<T> most = fill(T(0));
-    const bool moderate = a.template add<run_length>([&](ptrdiff_t j, ptrdiff_t i, ptrdiff_t left, vec<T> run) INLINE_LAMBDA {
-        const vec<T> w = load(v.at(j, i), left, T(0));
-        if (!has_fma) most = larger(absolute(w), most);
-        return mul_add(load(y.at(j, i), left, T(0)), w, run);
-    });
-    if (!moderate || !all_moderate(most)) return false;
-    a.put(z, past, [&](ptrdiff_t j, ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
-        return turned_output(load(y.at(j, i), left, T(0)), load(v.at(j, i), left, T(0)), a.sum(t));
+// As apply_to_output, of columns first .. first + columns: all of them or, where it gives false, none. At most long_column_vecs
+// in long runs, else column_vecs.
+template <class T>
+APART bool vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past, bool long_runs, bool far) {
+    pair<T> means[sums_room<T>];
+    if (!sums_of_columns(ProductOfOutput<T>{y, v}, n, first, columns, long_runs, far, means)) return false;
+    put_columns(z, n, first, columns, past, [&](ptrdiff_t j, ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+        return turned_output(load(y.at(j, i), left, T(0)), load(v.at(j, i), left, T(0)), means[t]);
     });
     return true;
 }
 template <class T>
-INLINE bool vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
-    if constexpr (wide_column_vecs > column_vecs)
-        if (columns > column_vecs * vec<T>::lanes) return vjp_of_some_outputs<true>(y, v, z, n, first, columns, past);
-    return vjp_of_some_outputs<false>(y, v, z, n, first, columns, past);
-}
-template <class T> constexpr T largest_log = 64;  // of y, which is below 0 in all that is of use; `beyond` counts others, and NaN
-template <class T>
-APART bool log_vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
+APART bool log_vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past, bool long_runs, bool far) {
     const Shared<T> shared = unshifted(T(0));
-    ColumnSums<T, false> a(n, first, columns);
-    vec<T> beyond = fill(T(0));
-    LogTurning<T> turnings[column_vecs];
+    pair<T> totals[sums_room<T>];
+    LogTurning<T> turnings[long_column_vecs];
     bool small = false;
-    const bool moderate = a.template add<1>([&](ptrdiff_t j, ptrdiff_t i, ptrdiff_t left, vec<T> run) INLINE_LAMBDA {
-        beyond = beyond + keep(not_below(load(y.at(j, i), left, T(0)), fill(largest_log<T>)), fill(T(1)));
-        return run + load(v.at(j, i), left, T(0));
-    });
-    if (!moderate || any(not_below(beyond, fill(T(1))))) return false;
+    if (!sums_of_columns(TotalOfLogOutput<T>{y, v}, n, first, columns, long_runs, far, totals)) return false;
     each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA {
-        turnings[t] = log_turning(a.sum(t));
-        small |= any(too_small(a.sum(t)));
+        turnings[t] = log_turning(totals[t]);
+        small |= any(too_small(totals[t]));
     });
     if (small) return false;
-    a.put(z, past, [&](ptrdiff_t j, ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+    put_columns(z, n, first, columns, past, [&](ptrdiff_t j, ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
         const vec<T> e = exp_unshifted(load(y.at(j, i), left, T(0)), shared);
         return log_turned(e, load(v.at(j, i), left, T(0)), turnings[t]);
     });
     return true;
 }
-// The same of few classes, whole vec by whole vec, which goes on as long as sum(of, load_class) says that all is in order;
-// it sets what turn(y, v, of) asks for, and calls load_class(j) once for each class. How many columns are done: with small
-// registers, where this is slower, none.
+// The same of few classes, vec by vec, which goes on as long as sum(of, load_class) says that all is in order; it sets what
+// turn(y, v, of) asks for, and calls load_class(j) once for each class. How many columns are done: with small registers, where
+// this is slower, none.
 template <class Of, class T, class N, class Sum, class Turn>
 INLINE ptrdiff_t few_by_few(Columns<T> y, Columns<T> v, Columns<T> z, N n, ptrdiff_t first, ptrdiff_t columns, bool past, Sum sum, Turn turn) {
-    const ptrdiff_t lanes = vec<T>::lanes, ahead = 5 * lanes * sizeof(T) - 1;  // of the fourth vec the end, as in panel_ahead
-    ptrdiff_t done = 0;
-    if constexpr (narrow_classes == 0) return done;
-    for (; done + lanes <= columns; done += lanes) {
-        const ptrdiff_t i = first + done;
+    constexpr ptrdiff_t lanes = vec<T>::lanes, ahead = 5 * lanes * sizeof(T) - 1;  // of the fourth vec the end, as in panel_ahead
+    const auto turn_vec = [&](ptrdiff_t i, auto left) INLINE_LAMBDA {
         Of of;
         const bool ordinary = sum(of, [=](ptrdiff_t j) INLINE_LAMBDA {
             prefetch((const char*)y.at(j, i) + ahead, 1);
             prefetch((const char*)v.at(j, i) + ahead, 1);
-            return pair<T>{load(y.at(j, i), lanes, T(0)), load(v.at(j, i), lanes, T(0))};
+            return pair<T>{load(y.at(j, i), left, T(0)), load(v.at(j, i), left, T(0))};
         });
-        if (!ordinary) break;
-        for (ptrdiff_t j = 0; j < n; j++) {
-            const vec<T> own = turn(load(y.at(j, i), lanes, T(0)), load(v.at(j, i), lanes, T(0)), of);
-            if (past) stream(z.at(j, i), own);
-            else store(z.at(j, i), own, lanes);
+        for (ptrdiff_t j = 0; ordinary && j < n; j++) {
+            const vec<T> own = turn(load(y.at(j, i), left, T(0)), load(v.at(j, i), left, T(0)), of);
+            if (past && left == lanes) stream(z.at(j, i), own);
+            else store(z.at(j, i), own, left);
         }
-    }
-    return done;
+        return ordinary;
+    };
+    ptrdiff_t done = 0;
+    if constexpr (narrow_classes == 0) return done;
+    for (; done + lanes <= columns; done += lanes)
+        if (!turn_vec(first + done, std::integral_constant<ptrdiff_t, lanes>())) return done;
+    return done == columns || turn_vec(first + done, columns - done) ? columns : done;
 }
 template <class T>
 APART ptrdiff_t vjp_of_few_outputs(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
