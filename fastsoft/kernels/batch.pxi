@@ -118,6 +118,11 @@ cdef inline Py_ssize_t results_of(const Batch* b) noexcept nogil:
     return 1 if b.op.kind == LOGSUMEXP else 2 * b.n if b.op.kind == JACOBIAN else b.n
 
 
+cdef inline bint is_ended(const Operation* op) noexcept nogil:
+    """Whether tiles are ended on their way out"""
+    return op.kind == SOFTMAX or op.kind == LOG_SOFTMAX
+
+
 cdef inline bint makes_targets(const Batch* b) noexcept nogil:
     """Whether the targets are not simply those given"""
     return b.op.kind == TARGETS and (b.v == NULL or b.op.class_weights != NULL or b.op.on != 1 or b.op.off != 0)

@@ -58,10 +58,10 @@ cdef inline void tile_in(
 
 
 cdef inline void tile_out(
-    const Batch* b, Py_ssize_t i, int count, floating* tile, bint foreseen, const pair[floating]* factor,
+    const Batch* b, Py_ssize_t i, int count, floating* tile, bint foreseen, const Ending[floating]* end,
     element* unused
 ) noexcept nogil:
-    """The lanes of a tile, times the factor unless that is NULL, to rows i .. i + count"""
+    """The lanes of a tile, with what ends it unless that is NULL, to rows i .. i + count"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating), j, c
     cdef Py_ssize_t results = results_of(b), size = sizeof(element)
     cdef char* start
@@ -71,12 +71,12 @@ cdef inline void tile_out(
             fetch_rows_to_write(
                 b.out + offset(b, b.out_stride, i + TILES * lanes), b.out_stride[b.ndim - 1], count, b.n * size
             )
-        tile_to_rows(b, b.out, i, count, tile, factor, unused)
+        tile_to_rows(b, b.out, i, count, tile, end, unused)
         if b.op.kind == JACOBIAN:
             tile_to_rows(b, b.out + b.n * size, i, count, tile + TILES * b.n * lanes, NULL, unused)
         return
-    if factor != NULL:
-        block_scale(&tile, 1, 0, b.n * lanes, factor, True)
+    if end != NULL:
+        end_in_place(tile, b.n, end)
     if neighbours(b, b.out_stride, i, count, size):
         start = b.out + offset(b, b.out_stride, i)
         for j in range(results):
@@ -93,7 +93,7 @@ cdef inline void some_tiles(
 ) noexcept nogil:
     """Rows i .. i + count, in at most TILES tiles; from there to `stop` others follow"""
     cdef int c, some, step, lanes = REGISTER // sizeof(floating)
-    cdef pair[floating] factor[TILES]
+    cdef Ending[floating] end[TILES]
     cdef Ahead[TILES] room
     cdef const Ahead* ahead = look_ahead(b, i, stop, room, unused)
     cdef bint foreseen = ahead != NULL or i + count >= stop
@@ -102,11 +102,11 @@ cdef inline void some_tiles(
         tile_in(b, b.x, b.x_stride, b.x_step, i + c, some, scratch + c * b.n, foreseen, unused)
     if b.where != NULL:
         hide_in_tiles(scratch, b.n, count, b.where, b.where_step, b.ndim, b.shape, b.where_stride, i)
-    if tiles(scratch, b.n, count, &b.op, ahead, &factor[0]):
+    if tiles(scratch, b.n, count, &b.op, ahead, &end[0]):
         for c from 0 <= c < count by lanes:
             tile_out(
                 b, i + c, min(lanes, count - c), scratch + c * b.n, foreseen,
-                &factor[c // lanes] if b.op.kind == SOFTMAX else NULL, unused
+                &end[c // lanes] if is_ended(&b.op) else NULL, unused
             )
         return
     step = lanes if count > lanes else 1  # tile by tile, then row by row
@@ -217,10 +217,10 @@ cdef inline bint in_columns(const Batch* b, element* unused) noexcept nogil:
 
 cdef inline bint apply_panel(
     const Batch* b, Py_ssize_t i, Py_ssize_t rows, floating* x, const floating* v, const vec[floating]* top,
-    pair[floating]* factor, const Ahead* ahead
+    Ending[floating]* end, const Ahead* ahead
 ) noexcept nogil:
-    """The tiles of rows i .. i + rows in place, of softmax still to be multiplied by the factors; false, and they are
-    lost, where some_tiles or short_tiles has to do them"""
+    """The tiles of rows i .. i + rows in place as apply_tiles does; false, and they are lost, where some_tiles or
+    short_tiles has to do them"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating), apart = tile_apart(b.n) * lanes, some
     cdef int t, count = <int> ((rows + lanes - 1) // lanes)
     for t in range(0 if goes_short(b.op.kind) else count):  # apply_short_tiles looks at its own
@@ -230,7 +230,7 @@ cdef inline bint apply_panel(
         some = min(TILES * lanes, rows - t * lanes)
         if not goes_short(b.op.kind):
             near_tiles(
-                x + t * apart, b.n, apart, <int> min(TILES, count - t), top + t, factor + t, &b.op, of_tile(ahead, t)
+                x + t * apart, b.n, apart, <int> min(TILES, count - t), top + t, end + t, &b.op, of_tile(ahead, t)
             )
         elif not apply_short_tiles(
             x + t * apart, v + t * apart, b.n, apart, <int> some, top + t, &b.op, i + t * lanes, b.out != NULL,
@@ -249,10 +249,10 @@ cdef inline int panel(
     cdef Py_ssize_t results = results_of(b)
     cdef vec[floating] top[PANEL_TILES]
     cdef vec[floating] v_top[PANEL_TILES]  # of no use
-    cdef pair[floating] factor[PANEL_TILES]
+    cdef Ending[floating] end[PANEL_TILES]
     cdef Ahead[PANEL_TILES] room
     cdef floating* second = scratch + TILES * apart
-    cdef const pair[floating]* by = NULL
+    cdef const Ending[floating]* by = NULL
     cdef int t, count
     cdef bint past, near  # so that the next panel is fetched, and not only its next classes
     cdef element* out
@@ -277,10 +277,10 @@ cdef inline int panel(
             )
         for t in range(count if makes_targets(b) else 0):
             targets_in_tile(b, i + t * lanes, <int> min(lanes, rows - t * lanes), second + t * apart)
-        if not apply_panel(b, i, rows, scratch, second, top, factor, next_panel(b, i, count, room, unused)):
+        if not apply_panel(b, i, rows, scratch, second, top, end, next_panel(b, i, count, room, unused)):
             return 0
-        if b.op.kind == SOFTMAX:
-            by = factor
+        if is_ended(&b.op):
+            by = end
         if results > 0:
             out = <element*> (b.out + offset(b, b.out_stride, i))
             past = b.stream and results > 1 and b.out_step % REGISTER == 0 and <uintptr_t> out % REGISTER == 0

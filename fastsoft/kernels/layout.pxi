@@ -104,20 +104,21 @@ cdef inline void rows_to_tile(
 
 
 cdef inline void tile_to_rows(
-    const Batch* b, char* out, Py_ssize_t i, int count, const floating* tile, const pair[floating]* r, element* unused
+    const Batch* b, char* out, Py_ssize_t i, int count, const floating* tile, const Ending[floating]* end,
+    element* unused
 ) noexcept nogil:
-    """The way back, to rows that begin with `out`; times r, unless that is NULL"""
+    """The way back, to rows that begin with `out`, with what ends the tile unless that is NULL"""
     cdef int c, lanes = REGISTER // sizeof(floating)
     cdef element* at[16]
     cdef Even[element] rows
     if not (floating is double and element is not double) and not (floating is float and element is double):
         if count == lanes and evenly(b, i, count):
             rows.first, rows.apart = out + offset(b, b.out_stride, i), b.out_stride[b.ndim - 1]
-            from_tile(tile, b.n, rows, count, r)
+            from_tile(tile, b.n, rows, count, end)
             return
         for c in range(count):
             at[c] = <element*> (out + offset(b, b.out_stride, i + c))
-        from_tile(tile, b.n, &at[0], count, r)
+        from_tile(tile, b.n, &at[0], count, end)
 
 
 # Rows one after the other at y, row r at y + r n, of a group that is not contiguous in memory. Where the rows are

@@ -126,25 +126,42 @@ cdef inline void tile_slopes(
         store(slopes + j * lanes, own_or_largest_slope(v, y, q[0], s[0]) * fill(c), lanes)
 
 
-cdef inline void mend_factor(floating* tile, Py_ssize_t size, pair[floating]* factor) noexcept nogil:
+cdef inline void end_by_factor(
+    floating* tile, Py_ssize_t size, const pair[floating]* factor, Ending[floating]* end
+) noexcept nogil:
     """Of a tile in which a factor is NaN nothing is left to be multiplied"""
-    cdef floating zero = 0, one = 1
     if has_nan(factor.hi):
         block_scale(&tile, 1, 0, size, factor, True)
-        factor.hi, factor.lo = fill(one), fill(zero)
+        set_ended(end[0], False)
+    else:
+        end_with(end[0], factor[0])
+
+
+cdef inline void end_by_log(
+    floating* tile, Py_ssize_t size, const Shift[floating]* s, const Log[floating]* log, vec[floating] top, How how,
+    Ending[floating]* end
+) noexcept nogil:
+    """Nor where a logarithm is NaN, or logits are not taken as they came"""
+    if How is Plain:
+        if not has_nan(log.hi):
+            end_with(end[0], log[0], top)
+            return
+    block_log(<const floating**> &tile, &tile, 1, 0, size, &s.each, log, how, True)
+    set_ended(end[0], True)
 
 
 cdef inline void apply_tiles(
-    floating* x, Py_ssize_t n, Py_ssize_t size, int count, const vec[floating]* top, pair[floating]* factor,
+    floating* x, Py_ssize_t n, Py_ssize_t size, int count, const vec[floating]* top, Ending[floating]* end,
     const Operation* op, How how, const Ahead* ahead
 ) noexcept nogil:
-    """Tiles, `size` numbers apart, in place (logsumexp: into their class 0; softmax: still to be multiplied by the
-    factors; Jacobian: sigma, and the diagonal TILES tiles further; the diagonal alone), step by step: what each waits
-    for, the others fill"""
+    """Tiles, `size` numbers apart, in place (logsumexp: into their class 0; softmax and log_softmax: still to be ended;
+    Jacobian: sigma, and the diagonal TILES tiles further; the diagonal alone), step by step: what each waits for, the
+    others fill"""
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating)
     cdef Shift[floating] s[TILES]
     cdef Sums[floating] sums[TILES]
     cdef pair[floating] log[TILES]
+    cdef pair[floating] factor
     cdef Log[floating] own
     cdef Rest[floating] q
     cdef All all_terms
@@ -164,11 +181,11 @@ cdef inline void apply_tiles(
         for t in range(count):
             tile_sum(x + t * size, True, n, &s[t].each, op, how, all_terms, of_tile(ahead, t), &sums[t])
         for t in range(count):
-            factor[t] = reciprocal(sums[t], s[t], <floating> op.empty)
+            factor = reciprocal(sums[t], s[t], <floating> op.empty)
             if How is not Wide:
                 if is_long(op, n):
-                    round_factor(factor[t])
-            mend_factor(x + t * size, n * lanes, &factor[t])
+                    round_factor(factor)
+            end_by_factor(x + t * size, n * lanes, &factor, end + t)
         return
     for t in range(count):
         tile_sum(x + t * size, op.kind >= JACOBIAN, n, &s[t].each, op, how, others, of_tile(ahead, t), &sums[t])
@@ -183,29 +200,29 @@ cdef inline void apply_tiles(
         tile = x + t * size
         if op.kind == LOG_SOFTMAX:
             own = log_shift(log[t], s[t], <floating> op.empty)
-            block_log(<const floating**> &tile, &tile, 1, 0, n * lanes, &s[t].each, &own, how, True)
+            end_by_log(tile, n * lanes, &s[t], &own, top[t], how, end + t)
         else:
             store(tile, log_sum_exp(log[t], s[t], top[t]), lanes)
 
 
 cdef inline void near_tiles(
-    floating* x, Py_ssize_t n, Py_ssize_t size, int count, const vec[floating]* top, pair[floating]* factor,
+    floating* x, Py_ssize_t n, Py_ssize_t size, int count, const vec[floating]* top, Ending[floating]* end,
     const Operation* op, const Ahead* ahead
 ) noexcept nogil:
     """apply_tiles where all rows are within reach"""
     cdef Plain plain
     cdef Scaled scaled
     if op.how == SCALED:
-        apply_tiles(x, n, size, count, top, factor, op, scaled, ahead)
+        apply_tiles(x, n, size, count, top, end, op, scaled, ahead)
     else:
-        apply_tiles(x, n, size, count, top, factor, op, plain, ahead)
+        apply_tiles(x, n, size, count, top, end, op, plain, ahead)
 
 
 cdef inline bint tiles(
-    floating* x, Py_ssize_t n, int rows, const Operation* op, const Ahead* ahead, pair[floating]* factor
+    floating* x, Py_ssize_t n, int rows, const Operation* op, const Ahead* ahead, Ending[floating]* end
 ) noexcept nogil:
-    """`rows` rows, in at most TILES tiles, in place (of softmax still to be multiplied by the factors); false, and
-    nothing done, where they do not all ask for the same way"""
+    """`rows` rows, in at most TILES tiles, in place as apply_tiles does; false, and nothing done, where they do not all
+    ask for the same way"""
     cdef Wide wide
     cdef Py_ssize_t lanes = REGISTER // sizeof(floating), size = n * lanes
     cdef vec[floating] top[TILES]
@@ -215,9 +232,9 @@ cdef inline bint tiles(
     for t in range(count):
         beyond += lanes_of(beyond_reach(top[t], <floating> op.factor.hi))
     if op.how == WIDE or beyond == rows:
-        apply_tiles(x, n, size, count, top, factor, op, wide, NULL)
+        apply_tiles(x, n, size, count, top, end, op, wide, NULL)
     elif beyond > 0:
         return False
     else:
-        near_tiles(x, n, size, count, top, factor, op, ahead)
+        near_tiles(x, n, size, count, top, end, op, ahead)
     return True

@@ -156,7 +156,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         bint next_panel
     )
     void write_panel[T, S](
-        const T* tiles, ptrdiff_t apart, ptrdiff_t n, int count, ptrdiff_t left, const pair[T]* factor, S* out,
+        const T* tiles, ptrdiff_t apart, ptrdiff_t n, int count, ptrdiff_t left, const Ending[T]* end, S* out,
         ptrdiff_t step, bint past, bint next_panel
     )
     cppclass Ahead:
@@ -168,10 +168,16 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
         ptrdiff_t out_step
         bint far
     void fetch(const Ahead&, ptrdiff_t j, int count)
+    cppclass Ending[T]:
+        pass
+    void end_with[T](Ending[T]&, const pair[T]& factor)
+    void end_with[T](Ending[T]&, const Log[T]&, vec[T] max)
+    void set_ended[T](Ending[T]&, bint is_log)
+    void end_in_place[T](T* tile, ptrdiff_t n, const Ending[T]*)
     void to_tile[T, S](S** rows, ptrdiff_t n, T* tile)
     void to_tile[T, S](Even[S] rows, ptrdiff_t n, T* tile)
-    void from_tile[T, S](const T* tile, ptrdiff_t n, S** rows, int count, const pair[T]*)
-    void from_tile[T, S](const T* tile, ptrdiff_t n, Even[S] rows, int count, const pair[T]*)
+    void from_tile[T, S](const T* tile, ptrdiff_t n, S** rows, int count, const Ending[T]*)
+    void from_tile[T, S](const T* tile, ptrdiff_t n, Even[S] rows, int count, const Ending[T]*)
     void rows_to_square[T, S](S** rows, ptrdiff_t left, T* tile)
     void square_to_rows[T, S](const T* tile, ptrdiff_t left, S** rows, int count)
     Shared[T] of_row[T](const Shared[T]&, int k)

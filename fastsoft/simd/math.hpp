@@ -547,10 +547,11 @@ template <class T> INLINE Log<T> log_shift(const pair<T>& log, const Shift<T>& s
     const pair<T> p = two_sum(s.top, l);
     return {choose(s.empty, fill(empty), p.hi), drop(s.empty, p.lo + s.top_lo), fill(T(0)) - l};
 }
-template <class T, int U> INLINE vec<T, U> log_value(vec<T, U> x, const Log<T>& l, const Shared<T>& s, Plain) {
+template <class T, int U> INLINE vec<T, U> log_value(vec<T, U> x, const Log<T>& l, vec<T> max) {
     x = in_registers(x);
-    return choose(equal(x, spread<U>(s.max)), spread<U>(l.dominant), (x - spread<U>(l.hi)) - spread<U>(l.lo));
+    return choose(equal(x, spread<U>(max)), spread<U>(l.dominant), (x - spread<U>(l.hi)) - spread<U>(l.lo));
 }
+template <class T, int U> INLINE vec<T, U> log_value(vec<T, U> x, const Log<T>& l, const Shared<T>& s, Plain) { return log_value(x, l, s.max); }
 template <class T, class How, int U> INLINE vec<T, U> log_value(vec<T, U> x, const Log<T>& l, const Shared<T>& s, How how) {
     const pair<T, U> z = argument(x, s, how);
     const vec<T, U> lo = z.lo - spread<U>(l.lo);  // not finite where z.hi is not

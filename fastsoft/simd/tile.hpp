@@ -6,7 +6,7 @@ namespace fastsoft { namespace {
 
 const int unrolled = vec<float>::regs > 2 ? 1 : 16;  // squares of more registers than there are stay in memory
 // Class k of rows[i] into lane i of the vec at tile + k * lanes, for the first `left` classes, at most all lanes; and
-// back, of the first `count` rows, times r if that is not null. The squares stay in registers, hence the loops unrolled.
+// back, of the first `count` rows, with what ends them if that is not null. The squares stay in registers, hence the loops unrolled.
 template <class T, class S> APART void rows_to_square(const S* const* rows, ptrdiff_t left, T* tile) {
     const int lanes = vec<T>::lanes;
     vec<T> a[lanes];
@@ -22,15 +22,42 @@ template <class T, class S> APART void rows_to_square(const S* const* rows, ptrd
     for (int k = 0; k < lanes; k++)
         if (k < left) store(tile + k * lanes, a[k], (ptrdiff_t)lanes);
 }
-template <class T> INLINE vec<T> load_times(const T* p, const pair<T>* r) {
+// What a tile is still to be given on its way out: a factor, or the logarithm of the sum for logits as they came.
+template <class T> struct Ending {
+    pair<T> factor;
+    Log<T> log;
+    vec<T> max;  // of the logits
+    bool is_log;
+};
+template <class T> INLINE vec<T> by_factor(vec<T> v, const Ending<T>& end) { return scaled(v, end.factor); }
+template <class T> INLINE vec<T> by_log(vec<T> v, const Ending<T>& end) { return log_value(v, end.log, end.max); }
+template <class T> INLINE vec<T> load_ended(const T* p, const Ending<T>* end) {
     const vec<T> v = load(p, (ptrdiff_t)vec<T>::lanes, T(0));
-    return r ? scaled(v, *r) : v;
+    return !end ? v : end->is_log ? by_log(v, *end) : by_factor(v, *end);
 }
-template <class T, class S> APART void square_to_rows(const T* tile, ptrdiff_t left, S* const* rows, int count, const pair<T>* r = nullptr) {
+template <class T> INLINE void end_with(Ending<T>& end, const pair<T>& factor) {
+    end.factor = factor;
+    end.is_log = false;
+}
+template <class T> INLINE void end_with(Ending<T>& end, const Log<T>& log, vec<T> max) {
+    end.log = log;
+    end.max = max;
+    end.is_log = true;
+}
+// Of a tile that needs no more, as those beside it are ended: from logarithms 0 is taken, none being a maximum.
+template <class T> INLINE void set_ended(Ending<T>& end, bool is_log) {
+    const vec<T> zero = fill(T(0));
+    if (is_log) end_with(end, Log<T>{zero, zero, zero}, fill(std::numeric_limits<T>::quiet_NaN()));
+    else end_with(end, pair<T>{fill(T(1)), zero});
+}
+template <class T> INLINE void end_in_place(T* tile, ptrdiff_t n, const Ending<T>* end) {
+    for (ptrdiff_t j = 0; j < n; j++) store(tile + j * vec<T>::lanes, load_ended(tile + j * vec<T>::lanes, end), (ptrdiff_t)vec<T>::lanes);
+}
+template <class T, class S> APART void square_to_rows(const T* tile, ptrdiff_t left, S* const* rows, int count, const Ending<T>* end = nullptr) {
     const int lanes = vec<T>::lanes;
     vec<T> a[lanes];
 #pragma GCC unroll unrolled
-    for (int k = 0; k < lanes; k++) a[k] = k < left ? load_times(tile + k * lanes, r) : fill(T(0));
+    for (int k = 0; k < lanes; k++) a[k] = k < left ? load_ended(tile + k * lanes, end) : fill(T(0));
     transpose(a);
     if (left >= lanes) {
 #pragma GCC unroll unrolled
@@ -113,7 +140,7 @@ template <class S> struct Even {
     INLINE Even operator+(ptrdiff_t r) const { return {first + r * apart, apart}; }
 };
 
-// Rows of n classes into a tile, and back, of the first `count` rows, times r if that is not null: Rows are as many
+// Rows of n classes into a tile, and back, of the first `count` rows, with what ends them if that is not null: Rows are as many
 // pointers as a vec has lanes, or Even. Where an instruction set `turns` parts of 16 bytes within a register:
 //   load_16, store_16   a part, or its first `count` floats
 //   load_parts   part p of load(rows[p * as many classes as a part holds]), and store_parts back
@@ -130,10 +157,10 @@ template <class T, class Rows, class Load> INLINE void turn_in(Rows rows, T* til
     }
 }
 template <class T, class Rows, class Store>
-INLINE void turn_out(const T* tile, Rows rows, ptrdiff_t count, const pair<T>* r, Store store) {
+INLINE void turn_out(const T* tile, Rows rows, ptrdiff_t count, const Ending<T>* end, Store store) {
     const int lanes = vec<T>::lanes, width = vec<T>::width, some = in_part<T>;
     vec<T> v[some];
-    for (int k = 0; k < some; k++) v[k] = k < count ? load_times(tile + k * lanes, r) : fill(T(0));
+    for (int k = 0; k < some; k++) v[k] = k < count ? load_ended(tile + k * lanes, end) : fill(T(0));
     for (int i = 0; i < lanes / width; i++) {
         typename isa<T>::reg a[some];
         for (int k = 0; k < some; k++) a[k] = v[k].r[i];
@@ -158,23 +185,23 @@ template <class T, class S, class Rows> APART void to_tile(Rows rows, ptrdiff_t 
         rows_to_square(at, n - j, tile + j * lanes);
     }
 }
-template <class T, class S, class Rows> APART void from_tile(const T* tile, ptrdiff_t n, Rows rows, int count, const pair<T>* r) {
+template <class T, class S, class Rows> APART void from_tile(const T* tile, ptrdiff_t n, Rows rows, int count, const Ending<T>* end) {
     const int lanes = vec<T>::lanes, some = in_part<T>;
     S* at[lanes];
     if constexpr (turns && std::is_same<S, T>::value) {
         if (count == lanes) {
             for (ptrdiff_t start = 0; n >= some && start < n; start += some) {
                 const ptrdiff_t j = start + some <= n ? start : n - some;
-                turn_out(tile + j * lanes, rows, some, r, [j](T* p, auto a) INLINE_LAMBDA { store_16(p + j, a); });
+                turn_out(tile + j * lanes, rows, some, end, [j](T* p, auto a) INLINE_LAMBDA { store_16(p + j, a); });
             }
             if constexpr (some > 2)
-                if (n < some) turn_out(tile, rows, n, r, [n](T* p, auto a) INLINE_LAMBDA { store_16(p, a, n); });
+                if (n < some) turn_out(tile, rows, n, end, [n](T* p, auto a) INLINE_LAMBDA { store_16(p, a, n); });
             if (n >= some || some > 2) return;
         }
     }
     for (ptrdiff_t j = 0; j < n; j += lanes) {
         for (int i = 0; i < count; i++) at[i] = rows[i] + j;
-        square_to_rows(tile + j * lanes, n - j, at, count, r);
+        square_to_rows(tile + j * lanes, n - j, at, count, end);
     }
 }
 
@@ -221,16 +248,15 @@ APART void read_panel(const S* x, ptrdiff_t step, ptrdiff_t n, int count, ptrdif
     else if (count == panel_tiles) panel_in<panel_tiles>(x, step, n, panel_tiles, left, tiles, apart, top, next);
     else panel_in<panel_tiles>(x, step, n, count, left, tiles, apart, top, next);
 }
-// The way back; times the factors if they are not null; past the caches if wanted, and the types are the same.
-template <int most, class T, class S>
-INLINE void panel_out(const T* tiles, ptrdiff_t apart, ptrdiff_t n, int count, ptrdiff_t left, const pair<T>* factor, S* out, ptrdiff_t step, bool past, ptrdiff_t next) {
+// The way back, with end(v, t) of what is in tile t; past the caches if wanted, and the types are the same.
+template <int most, class T, class S, class End>
+INLINE void panel_out(const T* tiles, ptrdiff_t apart, ptrdiff_t n, int count, ptrdiff_t left, S* out, ptrdiff_t step, bool past, ptrdiff_t next, End end) {
     const ptrdiff_t lanes = vec<T>::lanes;
     for (ptrdiff_t j = 0; j < n; j++, out = (S*)((char*)out + step)) {
 #pragma GCC unroll 16
         for (int t = 0; t < most; t++) {
             if (t == count) break;
-            const T* p = tiles + t * apart + j * lanes;
-            const vec<T> v = factor ? load_times(p, factor + t) : load(p, lanes, T(0));
+            const vec<T> v = end(load(tiles + t * apart + j * lanes, lanes, T(0)), t);
             const ptrdiff_t here = t < count - 1 ? lanes : left;
             if constexpr (std::is_same<S, T>::value) {
                 if (past && here == lanes) {
@@ -243,18 +269,26 @@ INLINE void panel_out(const T* tiles, ptrdiff_t apart, ptrdiff_t n, int count, p
         }
     }
 }
-template <class T, class S>
-APART void write_panel(const T* tiles, ptrdiff_t apart, ptrdiff_t n, int count, ptrdiff_t left, const pair<T>* factor, S* out, ptrdiff_t step, bool past, bool next_panel) {
+template <class T, class S, class End>
+APART void end_panel(const T* tiles, ptrdiff_t apart, ptrdiff_t n, int count, ptrdiff_t left, S* out, ptrdiff_t step, bool past, bool next_panel, End end) {
     const ptrdiff_t lanes = vec<T>::lanes, next = panel_ahead<T, S>(step, count, next_panel);
     if constexpr (vec<float>::regs > 2)
         for (int t = 0; t < count; t++)
-            panel_out<1>(tiles + t * apart, apart, n, 1, t < count - 1 ? lanes : left, factor ? factor + t : factor, out + t * lanes, step, past, next);
-    else if (count == 1) panel_out<1>(tiles, apart, n, 1, left, factor, out, step, past, next);
-    else if (count == 2) panel_out<2>(tiles, apart, n, 2, left, factor, out, step, past, next);
-    else if (count == 3) panel_out<3>(tiles, apart, n, 3, left, factor, out, step, past, next);
-    else if (count == 4) panel_out<4>(tiles, apart, n, 4, left, factor, out, step, past, next);
-    else if (count == panel_tiles) panel_out<panel_tiles>(tiles, apart, n, panel_tiles, left, factor, out, step, past, next);
-    else panel_out<panel_tiles>(tiles, apart, n, count, left, factor, out, step, past, next);
+            panel_out<1>(tiles + t * apart, apart, n, 1, t < count - 1 ? lanes : left, out + t * lanes, step, past, next, [=](vec<T> v, int) INLINE_LAMBDA { return end(v, t); });
+    else if (count == 1) panel_out<1>(tiles, apart, n, 1, left, out, step, past, next, end);
+    else if (count == 2) panel_out<2>(tiles, apart, n, 2, left, out, step, past, next, end);
+    else if (count == 3) panel_out<3>(tiles, apart, n, 3, left, out, step, past, next, end);
+    else if (count == 4) panel_out<4>(tiles, apart, n, 4, left, out, step, past, next, end);
+    else if (count == panel_tiles) panel_out<panel_tiles>(tiles, apart, n, panel_tiles, left, out, step, past, next, end);
+    else panel_out<panel_tiles>(tiles, apart, n, count, left, out, step, past, next, end);
+}
+// Each tile with what ends it, unless that is null.
+template <class T, class S>
+INLINE void write_panel(const T* tiles, ptrdiff_t apart, ptrdiff_t n, int count, ptrdiff_t left, const Ending<T>* end, S* out, ptrdiff_t step, bool past, bool next_panel) {
+    const auto write = [&](auto end_of) INLINE_LAMBDA { end_panel(tiles, apart, n, count, left, out, step, past, next_panel, end_of); };
+    if (!end) write([](vec<T> v, int) INLINE_LAMBDA { return v; });
+    else if (end->is_log) write([end](vec<T> v, int t) INLINE_LAMBDA { return by_log(v, end[t]); });
+    else write([end](vec<T> v, int t) INLINE_LAMBDA { return by_factor(v, end[t]); });
 }
 
 // Ask for `count` rows of so many bytes. The asm is for the optimizer, to which a function that only prefetches does nothing.
