@@ -33,15 +33,19 @@ inline void stream(double* p, rd a) { _mm256_stream_pd(p, a); }
 inline void fence() { _mm_sfence(); }
 inline void end_loads() { _mm_lfence(); }  // what follows begins after them
 inline void store(half* p, rf a) { _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT)); }
-inline void store(bfloat* p, rf a) {  // to nearest even
+inline __m256i rounded(rf a) {  // to nearest even, in the upper half; NaN may become anything
     const __m256i u = _mm256_castps_si256(a);
-    __m256i r = _mm256_add_epi32(u, _mm256_add_epi32(_mm256_set1_epi32(0x7fff),
-                                                     _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1))));
-    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
-    r = _mm256_blendv_epi8(r, _mm256_or_si256(u, _mm256_set1_epi32(0x400000)), nan);
+    return _mm256_add_epi32(u, _mm256_add_epi32(_mm256_set1_epi32(0x7fff), _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1))));
+}
+inline void store_upper(bfloat* p, __m256i r) {
     r = _mm256_srli_epi32(r, 16);
     _mm_storeu_si128((__m128i*)p, _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1)));
 }
+inline void store(bfloat* p, rf a) {
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+    store_upper(p, _mm256_blendv_epi8(rounded(a), _mm256_or_si256(_mm256_castps_si256(a), _mm256_set1_epi32(0x400000)), nan));
+}
+inline void store(bnumber* p, rf a) { store_upper(p, rounded(a)); }
 
 inline rf from_bytes(const char* p, rf) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));

@@ -24,8 +24,14 @@ inline rf load(const float* p) { return _mm512_loadu_ps(p); }
 inline rd load(const double* p) { return _mm512_loadu_pd(p); }
 inline rf widen(const half*, __m256i a) { return _mm512_cvtph_ps(a); }
 inline rf widen(const bfloat*, __m256i a) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(a), 16)); }
+inline rf widen(const bnumber*, __m256i a) {  // one instruction, which what computes exponentials needs for that
+    const __m512i word = _mm512_set_epi32(15 << 16, 14 << 16, 13 << 16, 12 << 16, 11 << 16, 10 << 16, 9 << 16, 8 << 16,
+                                          7 << 16, 6 << 16, 5 << 16, 4 << 16, 3 << 16, 2 << 16, 1 << 16, 0);
+    return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, word, _mm512_castsi256_si512(a)));
+}
 inline rf load(const half* p) { return widen(p, _mm256_loadu_si256((const __m256i*)p)); }
 inline rf load(const bfloat* p) { return widen(p, _mm256_loadu_si256((const __m256i*)p)); }
+inline rf load(const bnumber* p) { return widen(p, _mm256_loadu_si256((const __m256i*)p)); }
 inline void store(float* p, rf a) { _mm512_storeu_ps(p, a); }
 inline void store(double* p, rd a) { _mm512_storeu_pd(p, a); }
 inline void stream(float* p, rf a) { _mm512_stream_ps(p, a); }
@@ -40,8 +46,15 @@ inline __m256i narrow(const bfloat*, rf a) {  // to nearest even by integers: vc
     r = _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), u, _mm512_set1_epi32(0x400000));
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16));
 }
+inline __m256i narrow(const bnumber*, rf a) {  // likewise
+    const __m512i u = _mm512_castps_si512(a), below = _mm512_add_epi32(u, _mm512_set1_epi32(0x7fff));
+    const __m512i r = _mm512_mask_add_epi32(below, _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x10000)), below, _mm512_set1_epi32(1));
+    const __m512i upper = _mm512_set_epi16(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+    return _mm512_castsi512_si256(_mm512_permutexvar_epi16(upper, r));
+}
 inline void store(half* p, rf a) { _mm256_storeu_si256((__m256i*)p, narrow(p, a)); }
 inline void store(bfloat* p, rf a) { _mm256_storeu_si256((__m256i*)p, narrow(p, a)); }
+inline void store(bnumber* p, rf a) { _mm256_storeu_si256((__m256i*)p, narrow(p, a)); }
 
 inline rf from_bytes(const char* p, rf) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));

@@ -21,6 +21,13 @@ template <class S> INLINE OutputRow<S> next_row(const OutputRow<S>& a) {
     return {shifted(a.y, a.y_apart), shifted(a.v, a.v_apart), shifted(a.z, a.z_apart), a.y_apart, a.v_apart, a.z_apart};
 }
 
+// A row whose sum is in order gives no NaN but by way of exp.
+template <class S> INLINE OutputRow<S> stored(const OutputRow<S>& a, LogTurnOutput) { return a; }
+template <class S> INLINE OutputRow<S> stored(const OutputRow<S>& a, TurnOutput) { return a; }
+INLINE OutputRow<bnumber> stored(const OutputRow<bfloat>& a, TurnOutput) {
+    return {(const bnumber*)a.y, (const bnumber*)a.v, (bnumber*)a.z, a.y_apart, a.v_apart, a.z_apart};
+}
+
 // ---- z ----
 
 // What a row's sum gives, or, lane by lane, those of several rows.
@@ -141,7 +148,7 @@ template <class T, class S, class What> INLINE Sums<T> output_sum(const OutputRo
 // z of a row, and the sum of the next, if there is one and they go at once.
 template <class T, class S, class What, class Way>
 INLINE Sums<T> turn_row(const OutputRow<S>& row, const Turning<T, What>& turning, const OutputRow<S>* next, ptrdiff_t n, What what, Way way, Seam<T>* seam) {
-    const ptrdiff_t step = product_vecs * vec<T>::lanes, near = near_bytes / sizeof(S);
+    const ptrdiff_t step = product_vecs * vec<T>::lanes, near = near_bytes / sizeof(S), lines = step * sizeof(S) / 64;
     const ptrdiff_t skip = std::is_same<Way, Past>::value ? to_line(row.z, n, true) : 0, end = n - skip;
     const S *y = row.y + skip, *v = row.v + skip;
     S* z = row.z + skip;
@@ -153,8 +160,8 @@ INLINE Sums<T> turn_row(const OutputRow<S>& row, const Turning<T, What>& turning
         const S *next_y = next->y, *next_v = next->v;
         sum = in_blocks<T>(n, [&](Sums<T>& own, ptrdiff_t start, ptrdiff_t stop) INLINE_LAMBDA {
             const ptrdiff_t i = add_any_steps(own, next_y, next_v, start, stop < end ? stop : end, what, [&](ptrdiff_t i) INLINE_LAMBDA {
-                prefetch(next_y + i + near, product_vecs);
-                prefetch(next_v + i + near, product_vecs);
+                prefetch(next_y + i + near, lines);
+                prefetch(next_v + i + near, lines);
                 turn_any(y + i, v + i, z + i, a, seen, way, seam);
             });
             add_rest(own, next_y + i, next_v + i, stop - i, what, [&](ptrdiff_t k) INLINE_LAMBDA {
@@ -171,7 +178,7 @@ INLINE Sums<T> turn_row(const OutputRow<S>& row, const Turning<T, What>& turning
 }
 // `count` rows, as far as their sums are moderate; how many that are. `in_turn`: sums and z not at once.
 template <class S, class What, class Way, class T>
-APART ptrdiff_t turn_outputs(OutputRow<S> row, ptrdiff_t n, ptrdiff_t count, bool in_turn, What what, Way way, Seam<T>* seam) {
+APART ptrdiff_t turn_outputs_of(OutputRow<S> row, ptrdiff_t n, ptrdiff_t count, bool in_turn, What what, Way way, Seam<T>* seam) {
     Sums<T> sum = output_sum<T>(row, n, what);
     for (ptrdiff_t r = 0; r < count; r++) {
         if (!all_moderate(sum.hi)) return r;
@@ -188,6 +195,11 @@ APART ptrdiff_t turn_outputs(OutputRow<S> row, ptrdiff_t n, ptrdiff_t count, boo
         row = next;
     }
     return count;
+}
+
+template <class S, class What, class Way, class T>
+INLINE ptrdiff_t turn_outputs(const OutputRow<S>& row, ptrdiff_t n, ptrdiff_t count, bool in_turn, What what, Way way, Seam<T>* seam) {
+    return turn_outputs_of(stored(row, what), n, count, in_turn, what, way, seam);
 }
 
 // V in groups of at most so many: f(how many, as a type, and which is the first).
@@ -245,7 +257,7 @@ template <int V, class S, class What> APART ptrdiff_t few_outputs_of(OutputRow<S
     return done;
 }
 template <class S, class What> INLINE ptrdiff_t few_outputs(const OutputRow<S>& row, ptrdiff_t n, ptrdiff_t count, What what) {
-    return of_vecs<work<S>>(n, [&](auto V) INLINE_LAMBDA { return few_outputs_of<V>(row, n, count, what); });
+    return of_vecs<work<S>>(n, [&](auto V) INLINE_LAMBDA { return few_outputs_of<V>(stored(row, what), n, count, what); });
 }
 
 // ---- products of float32 and float64, once more ----

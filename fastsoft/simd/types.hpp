@@ -9,6 +9,7 @@ namespace fastsoft { namespace {
 
 struct half { uint16_t bits; };
 struct bfloat { uint16_t bits; };
+struct bnumber : bfloat {};  // where loads and stores take longest, and no NaN is stored: registers have quicker ways then
 
 inline uint32_t bits_of(float a) { uint32_t u; std::memcpy(&u, &a, 4); return u; }
 inline float float_of(uint32_t u) { float a; std::memcpy(&a, &u, 4); return a; }

@@ -241,6 +241,7 @@ template <class S> INLINE vec<float> load16(const S* p, ptrdiff_t left, float re
 }
 INLINE vec<float> load(const half* p, ptrdiff_t left, float rest) { return load16(p, left, rest); }
 INLINE vec<float> load(const bfloat* p, ptrdiff_t left, float rest) { return load16(p, left, rest); }
+INLINE vec<float> load(const bnumber* p, ptrdiff_t left, float rest) { return load16(p, left, rest); }
 template <class S> INLINE void store16(S* p, vec<float> v, ptrdiff_t left) {
     typedef float T;
     const int U = 1;
@@ -258,9 +259,11 @@ template <class S> INLINE void store16(S* p, vec<float> v, ptrdiff_t left) {
 }
 INLINE void store(half* p, vec<float> v, ptrdiff_t left) { store16(p, v, left); }
 INLINE void store(bfloat* p, vec<float> v, ptrdiff_t left) { store16(p, v, left); }
+INLINE void store(bnumber* p, vec<float> v, ptrdiff_t left) { store16(p, v, left); }
 // Those never go past the caches.
 INLINE void put(half* p, vec<float> v, ptrdiff_t left, Seam<float>*) { store(p, v, left); }
 INLINE void put(bfloat* p, vec<float> v, ptrdiff_t left, Seam<float>*) { store(p, v, left); }
+INLINE void put(bnumber* p, vec<float> v, ptrdiff_t left, Seam<float>*) { store(p, v, left); }
 
 // Vecs that follow each other from p on. Lines reads each line of memory once, and turns what it read: a load that touches
 // two lines takes as long as four others. It reads up to a vec beyond those that it gives.
