@@ -307,6 +307,10 @@ cdef inline int next_tiles(
 
 # ---- columns straight from and to memory ----
 
+cdef inline Py_ssize_t lanes_of_work(element* unused) noexcept nogil:
+    return REGISTER // <Py_ssize_t> max(sizeof(element), sizeof(float))
+
+
 cdef inline bint set_columns(
     const Batch* b, Py_ssize_t i, Columns[element]* x, Columns[element]* v, Columns[element]* out
 ) noexcept nogil:
@@ -334,10 +338,11 @@ cdef inline bint in_long_runs(const Batch* b, Py_ssize_t count, element* unused)
     """Whether `count` columns of a kept output go so: of few classes; and without exp, where the second-level cache may
     hold all that is read, or not even a few columns of that, but the third-level cache all; not in parts, which threads
     take"""
-    cdef Py_ssize_t size = sizeof(element), read = 2 * b.rows * b.n * size, few = 2 * b.n * column_vecs * REGISTER
+    cdef Py_ssize_t lanes = lanes_of_work(unused), size = sizeof(element)
+    cdef Py_ssize_t read = 2 * b.rows * b.n * size, few = 2 * b.n * column_vecs * lanes * size
     if b.op.kind != VJP_FROM_OUTPUT:
-        return b.n <= (classes_in_lane - 1) * REGISTER // size
-    if b.n <= classes_in_lane * REGISTER // size:
+        return b.n <= (classes_in_lane - 1) * lanes
+    if b.n <= classes_in_lane * lanes:
         return True
     return count == b.shape[b.ndim - 1] and (read <= NEARBY or NEARBY < few <= read // 2 <= FARTHER // 2)
 
@@ -347,10 +352,10 @@ cdef inline Py_ssize_t columns_at_once(
 ) noexcept nogil:
     """Of `count` columns how many at most go side by side, or vec by vec, in one call"""
     if b.op.kind < VJP_FROM_OUTPUT:
-        return logit_vecs * REGISTER // <Py_ssize_t> sizeof(element)
+        return logit_vecs * lanes_of_work(unused)
     if goes_by_few(b, unused):  # as gradient_columns asks
         return count
-    return (long_column_vecs if long_runs else column_vecs) * REGISTER // <Py_ssize_t> sizeof(element)
+    return (long_column_vecs if long_runs else column_vecs) * lanes_of_work(unused)
 
 
 cdef inline Py_ssize_t gradient_columns(
@@ -364,37 +369,36 @@ cdef inline Py_ssize_t gradient_columns(
             return vjp_of_columns(x, v, out, b.n, first, columns, past, scratch)
         if b.op.kind == LOG_VJP:
             return log_vjp_of_columns(x, v, out, b.n, first, columns, past, scratch)
-        if goes_by_few(b, scratch):
-            if b.op.kind == VJP_FROM_OUTPUT:
-                return vjp_of_few_outputs(x, v, out, b.n, first, columns, past)
-            return log_vjp_of_few_outputs(x, v, out, b.n, first, columns, past)
+    if goes_by_few(b, scratch):
         if b.op.kind == VJP_FROM_OUTPUT:
-            return columns if vjp_of_output_columns(x, v, out, b.n, first, columns, past, long_runs, far) else 0
-        return columns if log_vjp_of_output_columns(x, v, out, b.n, first, columns, past, long_runs, far) else 0
-    return 0
+            return vjp_of_few_outputs(x, v, out, b.n, first, columns, past)
+        return log_vjp_of_few_outputs(x, v, out, b.n, first, columns, past)
+    if b.op.kind == VJP_FROM_OUTPUT:
+        return columns if vjp_of_output_columns(x, v, out, b.n, first, columns, past, long_runs, far) else 0
+    return columns if log_vjp_of_output_columns(x, v, out, b.n, first, columns, past, long_runs, far) else 0
 
 
 cdef inline Py_ssize_t all_columns(
     const Batch* b, Py_ssize_t count, Columns[element] x, Columns[element] v, Columns[element] out, element* scratch
 ) noexcept nogil:
     """A derivative of the next `count` columns, as far as they are in order; how many"""
-    cdef bint past = b.stream and b.out_step % REGISTER == 0, long_runs = in_long_runs(b, count, scratch)
-    cdef Py_ssize_t few = column_vecs * REGISTER // <Py_ssize_t> sizeof(element)
+    cdef bint past = b.stream and b.out_step % REGISTER == 0 and sizeof(element) >= sizeof(float)
+    cdef bint long_runs = in_long_runs(b, count, scratch)
+    cdef Py_ssize_t few = column_vecs * lanes_of_work(scratch)
     cdef Py_ssize_t done = 0, most = columns_at_once(b, count, long_runs, scratch), some = most, gone
-    if element is float or element is double:
-        if past:
-            some = to_line(<const element*> out.first, most, past)
-        if some == 0:
-            some = most
-        while done < count:
-            some = min(some, count - done)
-            gone = gradient_columns(b, x, v, out, done, some, past, long_runs, scratch)
-            done += gone
-            if gone < some:
-                if some <= few:
-                    break
-                most = few  # of which fewer are left to what goes column by column
-            some = most
+    if past:
+        some = to_line(<const element*> out.first, most, past)
+    if some == 0:
+        some = most
+    while done < count:
+        some = min(some, count - done)
+        gone = gradient_columns(b, x, v, out, done, some, past, long_runs, scratch)
+        done += gone
+        if gone < some:
+            if some <= few:
+                break
+            most = few  # of which fewer are left to what goes column by column
+        some = most
     return done
 
 
@@ -425,13 +429,12 @@ cdef inline Py_ssize_t direct_columns(
     """Columns from row i on, of what goes faster without tiles, as far as they are in order; how many"""
     cdef Columns[element] x, v, out
     cdef Py_ssize_t count
-    cdef bint narrow = 1 < b.n <= narrow_classes and (b.op.kind <= VJP or b.op.kind == LABELS)
+    cdef bint wide = sizeof(element) >= sizeof(float)  # what is not comes by way of tiles, unless it is a kept output
+    cdef bint narrow = wide and 1 < b.n <= narrow_classes and (b.op.kind <= VJP or b.op.kind == LABELS)
     cdef bint from_output = b.op.kind == VJP_FROM_OUTPUT or b.op.kind == LOG_VJP_FROM_OUTPUT
-    if element is float or element is double:
-        if not narrow and not are_logit_columns(b, scratch) and (not from_output or b.n > BLOCK):
-            return 0
-        if not set_columns(b, i, &x, &v, &out):
-            return 0
-        count = evenly_from(b, i, stop)
-        return narrow_columns(b, i, count, x, v, out) if narrow else all_columns(b, count, x, v, out, scratch)
-    return 0
+    if not narrow and not (wide and are_logit_columns(b, scratch)) and (not from_output or b.n > BLOCK):
+        return 0
+    if not set_columns(b, i, &x, &v, &out):
+        return 0
+    count = evenly_from(b, i, stop)
+    return narrow_columns(b, i, count, x, v, out) if narrow else all_columns(b, count, x, v, out, scratch)

@@ -28,11 +28,19 @@ template <class T, class Each> INLINE void each_column_vecs(ptrdiff_t first, ptr
         each(std::integral_constant<int, 1>(), whole + t, i, left);
     });
 }
-template <class T, int U> INLINE vec<T, U> load_like(vec<T, U>, const T* p, ptrdiff_t left) { return load_some<U>(p, left, T(0)); }
+template <class S, class T, int U> INLINE vec<T, U> load_like(vec<T, U>, const S* p, ptrdiff_t left) {
+    if constexpr (std::is_same<S, T>::value) return load_some<U>(p, left, T(0));
+    else {
+        vec<T, U> v;
+        for (int u = 0; u < U; u++) set_part(v, u, load(p + u * vec<T>::lanes, left - u * vec<T>::lanes, T(0)));
+        return v;
+    }
+}
 // What a class of a kept output adds to the sum of a column, and what there is that must not be.
-template <class T> struct ProductOfOutput {
+template <class S> struct ProductOfOutput {
+    typedef work<S> T;
     static const int length = run_length;
-    Columns<T> y, v;
+    Columns<S> y, v;
     vec<T> largest = fill(T(0));
     template <int U> INLINE vec<T, U> add(ptrdiff_t j, ptrdiff_t i, ptrdiff_t left, vec<T, U> run) {
         const vec<T, U> w = load_like(run, v.at(j, i), left);
@@ -42,9 +50,10 @@ template <class T> struct ProductOfOutput {
     INLINE bool in_order() const { return all_moderate(largest); }
 };
 template <class T> constexpr T largest_log = 64;  // of y, which is below 0 in all that is of use; others are counted, and NaN
-template <class T> struct TotalOfLogOutput {
+template <class S> struct TotalOfLogOutput {
+    typedef work<S> T;
     static const int length = 1;
-    Columns<T> y, v;
+    Columns<S> y, v;
     vec<T> beyond = fill(T(0));
     template <int U> INLINE vec<T, U> add(ptrdiff_t j, ptrdiff_t i, ptrdiff_t left, vec<T, U> run) {
         const vec<T, U> own = load_like(run, y.at(j, i), left);
@@ -56,9 +65,10 @@ template <class T> struct TotalOfLogOutput {
 // Sums over n classes of some columns, as a row by itself has them: class j in lane j mod lanes, and then as `fold` does. So
 // many lanes at once: of few classes some, vec by vec, in registers; of long runs one, so that only its own sums go with the
 // classes through the nearest cache; else all, class by class.
-template <class T, class Term> struct ColumnSums {
+template <class Term> struct ColumnSums {
+    typedef typename Term::T T;
     static const int length = Term::length;
-    static const ptrdiff_t lanes = vec<T>::lanes, ahead = 8 * sizeof(vec<T>);
+    static const ptrdiff_t lanes = vec<T>::lanes, columns_ahead = 8 * lanes;
     Term term;
     ptrdiff_t n, first, columns, vecs;
     bool far;  // so that it is worth to ask for what comes next
@@ -73,8 +83,8 @@ template <class T, class Term> struct ColumnSums {
         vec<T, U> run = fill<U>(T(0));
         for (int k = 0; k < length && j < n; k++, j += lanes) {
             if (far) {
-                prefetch((const char*)term.y.at(j, i) + ahead, U);
-                prefetch((const char*)term.v.at(j, i) + ahead, U);
+                prefetch(term.y.at(j, i + columns_ahead), U);
+                prefetch(term.v.at(j, i + columns_ahead), U);
             }
             run = term.add(j, i, left, run);
         }
@@ -149,52 +159,66 @@ template <class T, class Term> struct ColumnSums {
 // Of each vec to room[t]; false where they are not in order.
 const int tree_over_lanes = 5;  // lanes that it has on its way
 template <class T> constexpr int sums_room = std::max(vec<T>::lanes * column_vecs, tree_over_lanes * long_column_vecs);
-template <class T, class Term>
-APART bool sums_by_class(Term term, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, pair<T>* room) {
-    ColumnSums<T, Term> a(term, n, first, columns, false, room);
+template <class Term>
+APART bool sums_by_class(Term term, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, pair<typename Term::T>* room) {
+    ColumnSums<Term> a(term, n, first, columns, false, room);
     a.add_all_lanes();
     return a.in_order();
 }
-template <class T, class Term>
-APART bool sums_in_long_runs(Term term, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool far, pair<T>* room) {
-    ColumnSums<T, Term> a(term, n, first, columns, far, room);
-    if (n <= classes_in_lane * vec<T>::lanes) a.template add_lanes<4>(0, 1, 0);
+template <class Term>
+APART bool sums_in_long_runs(Term term, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool far, pair<typename Term::T>* room) {
+    ColumnSums<Term> a(term, n, first, columns, far, room);
+    if (n <= classes_in_lane * a.lanes) a.template add_lanes<4>(0, 1, 0);
     else a.template add_lanes<1>(0, 1, 0);
     return a.in_order();
 }
-template <class T, class Term>
-INLINE bool sums_of_columns(Term term, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool long_runs, bool far, pair<T>* room) {
+template <class Term>
+INLINE bool sums_of_columns(Term term, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool long_runs, bool far, pair<typename Term::T>* room) {
     return long_runs ? sums_in_long_runs(term, n, first, columns, far, room) : sums_by_class(term, n, first, columns, room);
 }
-// z = value(j, t, i, left), past the caches where a whole vec, which then begins with a line, is written.
-template <class T, class Value>
-INLINE void put_columns(const Columns<T>& z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past, Value value) {
+// Past the caches, if wanted, where a whole vec, which then begins with a line, is written; never those of 16 bits.
+template <class S> INLINE void put_vec(S* z, vec<work<S>> own, ptrdiff_t left, bool past) {
+    if constexpr (std::is_same<S, work<S>>::value)
+        if (past && left == vec<S>::lanes) return stream(z, own);
+    store(z, own, left);
+}
+// z = value(j, t, i, left), likewise.
+template <class S, class Value>
+INLINE void put_columns(const Columns<S>& z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past, Value value) {
     for (ptrdiff_t j = 0; j < n; j++)
-        each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
-            const vec<T> own = value(j, t, i, left);
-            if (past && left == vec<T>::lanes) stream(z.at(j, i), own);
-            else store(z.at(j, i), own, left);
+        each_column_vec<work<S>>(first, columns, [&](ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
+            put_vec(z.at(j, i), value(j, t, i, left), left, past);
         });
 }
 
+// How columns are read and written where none of them gives NaN.
+template <class S> INLINE Columns<S> stored(const Columns<S>& a) { return a; }
+INLINE Columns<bnumber> stored(const Columns<bfloat>& a) { return {a.first, a.step}; }
+
 // As apply_to_output, of columns first .. first + columns: all of them or, where it gives false, none. At most long_column_vecs
 // in long runs, else column_vecs.
-template <class T>
-APART bool vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past, bool long_runs, bool far) {
+template <class S>
+APART bool vjp_of_stored_columns(Columns<S> y, Columns<S> v, Columns<S> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past, bool long_runs, bool far) {
+    typedef work<S> T;
     pair<T> means[sums_room<T>];
-    if (!sums_of_columns(ProductOfOutput<T>{y, v}, n, first, columns, long_runs, far, means)) return false;
+    if (!sums_of_columns(ProductOfOutput<S>{y, v}, n, first, columns, long_runs, far, means)) return false;
     put_columns(z, n, first, columns, past, [&](ptrdiff_t j, ptrdiff_t t, ptrdiff_t i, ptrdiff_t left) INLINE_LAMBDA {
         return turned_output(load(y.at(j, i), left, T(0)), load(v.at(j, i), left, T(0)), means[t]);
     });
     return true;
 }
-template <class T>
-APART bool log_vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past, bool long_runs, bool far) {
+template <class S>
+INLINE bool vjp_of_output_columns(const Columns<S>& y, const Columns<S>& v, const Columns<S>& z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past, bool long_runs, bool far) {
+    return vjp_of_stored_columns(stored(y), stored(v), stored(z), n, first, columns, past, long_runs, far);
+}
+template <class S>
+APART bool log_vjp_of_output_columns(Columns<S> y, Columns<S> v, Columns<S> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past, bool long_runs, bool far) {
+    typedef work<S> T;
     const Shared<T> shared = unshifted(T(0));
     pair<T> totals[sums_room<T>];
     LogTurning<T> turnings[long_column_vecs];
     bool small = false;
-    if (!sums_of_columns(TotalOfLogOutput<T>{y, v}, n, first, columns, long_runs, far, totals)) return false;
+    if (!sums_of_columns(TotalOfLogOutput<S>{y, v}, n, first, columns, long_runs, far, totals)) return false;
     each_column_vec<T>(first, columns, [&](ptrdiff_t t, ptrdiff_t, ptrdiff_t) INLINE_LAMBDA {
         turnings[t] = log_turning(totals[t]);
         small |= any(too_small(totals[t]));
@@ -209,9 +233,10 @@ APART bool log_vjp_of_output_columns(Columns<T> y, Columns<T> v, Columns<T> z, p
 // The same of few classes, vec by vec, which goes on as long as sum(of, load_class) says that all is in order; it sets what
 // turn(y, v, of) asks for, and calls load_class(j) once for each class. How many columns are done: with small registers, where
 // this is slower, none.
-template <class Of, class T, class N, class Sum, class Turn>
-INLINE ptrdiff_t few_by_few(Columns<T> y, Columns<T> v, Columns<T> z, N n, ptrdiff_t first, ptrdiff_t columns, bool past, Sum sum, Turn turn) {
-    constexpr ptrdiff_t lanes = vec<T>::lanes, ahead = 5 * lanes * sizeof(T) - 1;  // of the fourth vec the end, as in panel_ahead
+template <class Of, class S, class N, class Sum, class Turn>
+INLINE ptrdiff_t few_by_few(Columns<S> y, Columns<S> v, Columns<S> z, N n, ptrdiff_t first, ptrdiff_t columns, bool past, Sum sum, Turn turn) {
+    typedef work<S> T;
+    constexpr ptrdiff_t lanes = vec<T>::lanes, ahead = 5 * lanes * sizeof(S) - 1;  // of the fourth vec the end, as in panel_ahead
     const auto turn_vec = [&](ptrdiff_t i, auto left) INLINE_LAMBDA {
         Of of;
         const bool ordinary = sum(of, [=](ptrdiff_t j) INLINE_LAMBDA {
@@ -219,11 +244,8 @@ INLINE ptrdiff_t few_by_few(Columns<T> y, Columns<T> v, Columns<T> z, N n, ptrdi
             prefetch((const char*)v.at(j, i) + ahead, 1);
             return pair<T>{load(y.at(j, i), left, T(0)), load(v.at(j, i), left, T(0))};
         });
-        for (ptrdiff_t j = 0; ordinary && j < n; j++) {
-            const vec<T> own = turn(load(y.at(j, i), left, T(0)), load(v.at(j, i), left, T(0)), of);
-            if (past && left == lanes) stream(z.at(j, i), own);
-            else store(z.at(j, i), own, left);
-        }
+        for (ptrdiff_t j = 0; ordinary && j < n; j++)
+            put_vec(z.at(j, i), turn(load(y.at(j, i), left, T(0)), load(v.at(j, i), left, T(0)), of), left, past);
         return ordinary;
     };
     ptrdiff_t done = 0;
@@ -232,8 +254,9 @@ INLINE ptrdiff_t few_by_few(Columns<T> y, Columns<T> v, Columns<T> z, N n, ptrdi
         if (!turn_vec(first + done, std::integral_constant<ptrdiff_t, lanes>())) return done;
     return done == columns || turn_vec(first + done, columns - done) ? columns : done;
 }
-template <class T>
-APART ptrdiff_t vjp_of_few_outputs(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
+template <class S>
+APART ptrdiff_t vjp_of_few_stored(Columns<S> y, Columns<S> v, Columns<S> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
+    typedef work<S> T;
     const auto of = [&](auto count) INLINE_LAMBDA {  // n, as a constant where it is next to nothing
         return few_by_few<pair<T>>(y, v, z, count, first, columns, past, [=](pair<T>& mean, auto load_class) INLINE_LAMBDA {
             Sums<T> a;
@@ -249,8 +272,13 @@ APART ptrdiff_t vjp_of_few_outputs(Columns<T> y, Columns<T> v, Columns<T> z, ptr
     };
     return n <= narrow_classes ? with_classes(n, of) : of(n);
 }
-template <class T>
-APART ptrdiff_t log_vjp_of_few_outputs(Columns<T> y, Columns<T> v, Columns<T> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
+template <class S>
+INLINE ptrdiff_t vjp_of_few_outputs(const Columns<S>& y, const Columns<S>& v, const Columns<S>& z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
+    return vjp_of_few_stored(stored(y), stored(v), stored(z), n, first, columns, past);
+}
+template <class S>
+APART ptrdiff_t log_vjp_of_few_outputs(Columns<S> y, Columns<S> v, Columns<S> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past) {
+    typedef work<S> T;
     const Shared<T> shared = unshifted(T(0));
     return few_by_few<LogTurning<T>>(y, v, z, n, first, columns, past, [=](LogTurning<T>& of, auto load_class) INLINE_LAMBDA {
         Sums<T> a;
