@@ -12,7 +12,6 @@ typedef __m256d md;
 const bool has_fma = true;
 const int together = 1, exp_together = 2;
 const bool begins_next = false;
-const bool masks16 = false;
 const bool turns = true;  // rows into lanes by parts of a register
 const bool large_caches = false;
 const bool whole_lines = false;
@@ -22,30 +21,33 @@ inline rd splat(double a) { return _mm256_set1_pd(a); }
 
 inline rf load(const float* p) { return _mm256_loadu_ps(p); }
 inline rd load(const double* p) { return _mm256_loadu_pd(p); }
-inline rf load(const half* p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
-inline rf load(const bfloat* p) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16));
-}
+inline rf widen(const half*, __m128i a) { return _mm256_cvtph_ps(a); }
+inline rf widen(const bfloat*, __m128i a) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(a), 16)); }
+inline rf load(const half* p) { return widen(p, _mm_loadu_si128((const __m128i*)p)); }
+inline rf load(const bfloat* p) { return widen(p, _mm_loadu_si128((const __m128i*)p)); }
 inline void store(float* p, rf a) { _mm256_storeu_ps(p, a); }
 inline void store(double* p, rd a) { _mm256_storeu_pd(p, a); }
 inline void stream(float* p, rf a) { _mm256_stream_ps(p, a); }
 inline void stream(double* p, rd a) { _mm256_stream_pd(p, a); }
 inline void fence() { _mm_sfence(); }
 inline void end_loads() { _mm_lfence(); }  // what follows begins after them
-inline void store(half* p, rf a) { _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT)); }
 inline __m256i rounded(rf a) {  // to nearest even, in the upper half; NaN may become anything
     const __m256i u = _mm256_castps_si256(a);
     return _mm256_add_epi32(u, _mm256_add_epi32(_mm256_set1_epi32(0x7fff), _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1))));
 }
-inline void store_upper(bfloat* p, __m256i r) {
+inline __m128i upper(__m256i r) {
     r = _mm256_srli_epi32(r, 16);
-    _mm_storeu_si128((__m128i*)p, _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1)));
+    return _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1));
 }
-inline void store(bfloat* p, rf a) {
+inline __m128i narrow(const half*, rf a) { return _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT); }
+inline __m128i narrow(const bfloat*, rf a) {
     const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
-    store_upper(p, _mm256_blendv_epi8(rounded(a), _mm256_or_si256(_mm256_castps_si256(a), _mm256_set1_epi32(0x400000)), nan));
+    return upper(_mm256_blendv_epi8(rounded(a), _mm256_or_si256(_mm256_castps_si256(a), _mm256_set1_epi32(0x400000)), nan));
 }
-inline void store(bnumber* p, rf a) { store_upper(p, rounded(a)); }
+inline __m128i narrow(const bnumber*, rf a) { return upper(rounded(a)); }
+inline void store(half* p, rf a) { _mm_storeu_si128((__m128i*)p, narrow(p, a)); }
+inline void store(bfloat* p, rf a) { _mm_storeu_si128((__m128i*)p, narrow(p, a)); }
+inline void store(bnumber* p, rf a) { _mm_storeu_si128((__m128i*)p, narrow(p, a)); }
 
 inline rf from_bytes(const char* p, rf) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
@@ -69,6 +71,28 @@ inline rf load_part(const float* p, ptrdiff_t count, rf rest) {
 inline rd load_part(const double* p, ptrdiff_t count, rd rest) {
     const __m256i m = first_d(count);
     return _mm256_blendv_pd(rest, _mm256_maskload_pd(p, m), _mm256_castsi256_pd(m));
+}
+// Of 16 bits, by two at a time, and the last by itself.
+template <class S> inline rf load_part(const S* p, ptrdiff_t count, rf rest) {
+    const __m128i last = _mm_cmpeq_epi16(_mm_set1_epi16((short)(count - 1)), _mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7));
+    const __m128i twos = _mm_maskload_epi32((const int*)p, _mm256_castsi256_si128(first_f(count / 2)));
+    const __m128i all = _mm_blendv_epi8(twos, _mm_set1_epi16((short)p[count - 1].bits), last);
+    return _mm256_blendv_ps(rest, widen(p, all), _mm256_castsi256_ps(first_f(count)));
+}
+template <class S> inline void store_part(S* p, rf a, ptrdiff_t count) {
+    __m128i words = narrow(p, a);
+    if (count & 4) {
+        _mm_storel_epi64((__m128i*)p, words);
+        words = _mm_srli_si128(words, 8);
+        p += 4;
+    }
+    if (count & 2) {
+        const int two = _mm_cvtsi128_si32(words);
+        std::memcpy(p, &two, 4);
+        words = _mm_srli_si128(words, 4);
+        p += 2;
+    }
+    if (count & 1) p->bits = (uint16_t)_mm_extract_epi16(words, 0);
 }
 inline void store_part(float* p, rf a, ptrdiff_t count) { _mm256_maskstore_ps(p, first_f(count), a); }
 inline void store_part(double* p, rd a, ptrdiff_t count) { _mm256_maskstore_pd(p, first_d(count), a); }

@@ -12,7 +12,6 @@ typedef __mmask8 md;
 const bool has_fma = true;
 const int together = 2, exp_together = 4;
 const bool begins_next = true;  // exp of some vecs before that of those before them has ended
-const bool masks16 = true;  // parts of registers of the types of 16 bits
 const bool turns = true;  // rows into lanes by parts of a register
 const bool large_caches = true;  // a panel, the next one and what it gives fit into the second-level cache
 const bool whole_lines = true;  // a load or store is as long as a line, and touches two where it does not begin with one

@@ -28,14 +28,7 @@ template <class T, class Each> INLINE void each_column_vecs(ptrdiff_t first, ptr
         each(std::integral_constant<int, 1>(), whole + t, i, left);
     });
 }
-template <class S, class T, int U> INLINE vec<T, U> load_like(vec<T, U>, const S* p, ptrdiff_t left) {
-    if constexpr (std::is_same<S, T>::value) return load_some<U>(p, left, T(0));
-    else {
-        vec<T, U> v;
-        for (int u = 0; u < U; u++) set_part(v, u, load(p + u * vec<T>::lanes, left - u * vec<T>::lanes, T(0)));
-        return v;
-    }
-}
+template <class S, class T, int U> INLINE vec<T, U> load_like(vec<T, U>, const S* p, ptrdiff_t left) { return load_some<U>(p, left, T(0)); }
 // What a class of a kept output adds to the sum of a column, and what there is that must not be.
 template <class S> struct ProductOfOutput {
     typedef work<S> T;

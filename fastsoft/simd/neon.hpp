@@ -8,7 +8,6 @@ namespace fastsoft { namespace {
 const bool has_fma = true;
 const int together = 1, exp_together = 1;
 const bool begins_next = false;
-const bool masks16 = false;
 const bool turns = false;
 const bool large_caches = false;
 const bool whole_lines = false;

@@ -32,11 +32,11 @@ inline void store(bfloat* p, rf a) { for (int i = 0; i < 4; i++) from_work(a[i],
 inline rf from_bytes(const char* p, rf) { return rf{(float)p[0], (float)p[1], (float)p[2], (float)p[3]}; }
 inline rd from_bytes(const char* p, rd) { return rd{(double)p[0], (double)p[1]}; }
 template <class T, class R> inline R load_part(const T* p, ptrdiff_t count, R rest) {
-    for (ptrdiff_t i = 0; i < count; i++) rest[i] = p[i];
+    for (ptrdiff_t i = 0; i < count; i++) rest[i] = to_work(p[i]);
     return rest;
 }
 template <class T, class R> inline void store_part(T* p, R a, ptrdiff_t count) {
-    for (ptrdiff_t i = 0; i < count; i++) p[i] = a[i];
+    for (ptrdiff_t i = 0; i < count; i++) from_work(a[i], p + i);
 }
 
 inline rf add(rf a, rf b) { return a + b; }

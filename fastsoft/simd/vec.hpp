@@ -140,8 +140,8 @@ template <class T> INLINE T in_lane(const vec<T>& v, int k) {
 }
 template <class T> INLINE vec<T> lane(const vec<T>& v, int k) { return fill(in_lane(v, k)); }
 
-// Load `left` elements, at most all lanes, from p; lanes past them take `rest`. Nothing past them is read.
-template <int U, class T> INLINE vec<T, U> load_some(const T* p, ptrdiff_t left, T rest) {
+// Load `left` elements, at most all lanes, from p, into the work type; lanes past them take `rest`. Nothing past them is read.
+template <int U, class S, class T> INLINE vec<T, U> load_some(const S* p, ptrdiff_t left, T rest) {
     const int width = vec<T, U>::width;
     vec<T, U> v;
     if (left >= vec<T, U>::lanes) {
@@ -163,8 +163,9 @@ template <class T, int U> INLINE vec<T, U> in_registers(vec<T, U> v) {
 #endif
     return v;
 }
-// Store the first `left` lanes, at most all, to p. Nothing past them is written.
-template <class T, int U> INLINE void store(T* p, vec<T, U> v, ptrdiff_t left) {
+// Store the first `left` lanes, at most all, to p, rounded once. Nothing past them is written.
+template <class S, int U> INLINE void store(S* p, vec<work<S>, U> v, ptrdiff_t left) {
+    typedef work<S> T;
     const int width = vec<T, U>::width;
     if (left >= vec<T, U>::lanes) {
         EACH store(p + i * width, v.r[i]);
@@ -192,78 +193,37 @@ template <class T> INLINE void end_seam(Seam<T>& seam) {
     if (seam.at) store(seam.at, load_some<1>(seam.line, seam.count, T(0)), seam.count);
     seam.at = nullptr;
 }
-// The next `left` numbers of a row: by way of the caches or, with a seam, past them; then p begins with a line, unless these
-// are the first of the row, up to a line.
-template <class T> INLINE void put(T* p, vec<T> v, ptrdiff_t left, Seam<T>* seam) {
+// The next `left` numbers of a row past the caches: p begins with a line, unless these are the first of the row, up to a line.
+template <class T> INLINE void put_past(T* p, vec<T> v, ptrdiff_t left, Seam<T>& seam) {
     const ptrdiff_t lanes = vec<T>::lanes;
-    if (!seam) return store(p, v, left);
     if (left >= lanes) return stream(p, v);
     if (left <= 0) return;
-    if (seam->at && p == seam->at + seam->count && seam->count + left == lanes) {
-        store(seam->line + seam->count, v, lanes);
-        stream(seam->at, load_some<1>(seam->line, lanes, T(0)));
-        seam->at = nullptr;
+    if (seam.at && p == seam.at + seam.count && seam.count + left == lanes) {
+        store(seam.line + seam.count, v, lanes);
+        stream(seam.at, load_some<1>(seam.line, lanes, T(0)));
+        seam.at = nullptr;
         return;
     }
-    end_seam(*seam);  // of a row before one that was written otherwise
+    end_seam(seam);  // of a row before one that was written otherwise
     if ((uintptr_t)p % 64) return store(p, v, left);
-    store(seam->line, v, lanes);
-    seam->at = p;
-    seam->count = left;
+    store(seam.line, v, lanes);
+    seam.at = p;
+    seam.count = left;
+}
+// So with a seam, else by way of the caches, as those of 16 bits always go.
+template <class S, class T> INLINE void put(S* p, vec<T> v, ptrdiff_t left, Seam<T>* seam) {
+    if constexpr (std::is_same<S, T>::value)
+        if (seam) return put_past(p, v, left, *seam);
+    store(p, v, left);
 }
 struct Near {};  // by way of the caches, and past them, as types: a branch for each store costs the VJP some percent
 struct Past {};
 struct Alone {};  // nothing is written
 struct Any {};    // known only when it runs
-template <class T> INLINE vec<T> load(const T* p, ptrdiff_t left, T rest) { return load_some<1>(p, left, rest); }
+template <class S> INLINE vec<work<S>> load(const S* p, ptrdiff_t left, work<S> rest) { return load_some<1>(p, left, rest); }
 template <class T> INLINE bunch<T> load_bunch(const T* p, ptrdiff_t left, T rest) {
     return load_some<together>(p, left, rest);
 }
-
-// The same for the types of 16 bits, by way of their work type.
-template <class S> INLINE vec<float> load16(const S* p, ptrdiff_t left, float rest) {
-    typedef float T;
-    const int U = 1;
-    vec<T> v;
-    if (left >= vec<T>::lanes) {
-        EACH v.r[i] = load(p + i * vec<T>::width);
-        return v;
-    }
-    if constexpr (masks16) {
-        v.r[0] = load_part(p, left, splat(rest));
-    } else {
-        S some[vec<T>::lanes], filler;
-        from_work(rest, &filler);
-        for (int i = 0; i < vec<T>::lanes; i++) some[i] = i < left ? p[i] : filler;
-        EACH v.r[i] = load(some + i * vec<T>::width);
-    }
-    return v;
-}
-INLINE vec<float> load(const half* p, ptrdiff_t left, float rest) { return load16(p, left, rest); }
-INLINE vec<float> load(const bfloat* p, ptrdiff_t left, float rest) { return load16(p, left, rest); }
-INLINE vec<float> load(const bnumber* p, ptrdiff_t left, float rest) { return load16(p, left, rest); }
-template <class S> INLINE void store16(S* p, vec<float> v, ptrdiff_t left) {
-    typedef float T;
-    const int U = 1;
-    if (left >= vec<T>::lanes) {
-        EACH store(p + i * vec<T>::width, v.r[i]);
-        return;
-    }
-    if constexpr (masks16) {
-        store_part(p, v.r[0], left);
-    } else {
-        S some[vec<T>::lanes];
-        EACH store(some + i * vec<T>::width, v.r[i]);
-        for (ptrdiff_t i = 0; i < left; i++) p[i] = some[i];
-    }
-}
-INLINE void store(half* p, vec<float> v, ptrdiff_t left) { store16(p, v, left); }
-INLINE void store(bfloat* p, vec<float> v, ptrdiff_t left) { store16(p, v, left); }
-INLINE void store(bnumber* p, vec<float> v, ptrdiff_t left) { store16(p, v, left); }
-// Those never go past the caches.
-INLINE void put(half* p, vec<float> v, ptrdiff_t left, Seam<float>*) { store(p, v, left); }
-INLINE void put(bfloat* p, vec<float> v, ptrdiff_t left, Seam<float>*) { store(p, v, left); }
-INLINE void put(bnumber* p, vec<float> v, ptrdiff_t left, Seam<float>*) { store(p, v, left); }
 
 // Vecs that follow each other from p on. Lines reads each line of memory once, and turns what it read: a load that touches
 // two lines takes as long as four others. It reads up to a vec beyond those that it gives.
