@@ -759,6 +759,44 @@ def test_kept_outputs_in_any_order(isa: str, name: str, n: int, dtype: str) -> N
     assert np.all(np.isfinite(z[[*range(4), *range(5, 9), *range(13, 23)]].astype(np.float64)))
 
 
+def odd_ones_among(y: Array, v: Array, is_log: bool) -> None:
+    """Columns that are out of the ordinary, one here and there."""
+    n, columns = y.shape
+    every = columns // 7 + 1
+    v[0, 3::every] = np.inf
+    v[-1, 5::every] = np.nan
+    v[:, 11::every] = 0
+    y[n // 2, 13::every] = np.nan
+    v[:, 17::every] *= np.asarray(1e-7 if v.dtype.itemsize == 2 else 1e-25, v.dtype)
+    y[:, 19::every] = -np.inf if is_log else 0
+    y[1, 19::every] = 0 if is_log else 1
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("n", [2, 4, 5, 16, 17, 21, 33, 48, 49, 64, 65, 150])
+@pytest.mark.parametrize("name", ["softmax_vjp_from_output", "log_softmax_vjp_from_output"])
+def test_columns_of_kept_outputs(isa: str, name: str, n: int, dtype: str) -> None:
+    """What rows give: few and many columns, whole registers of them or not, classes a power of two apart or not."""
+    for columns in (1, 2, 15, 16, 17, 50, 64, 256, 1000, 1024, 2048 + 5):
+        y, v = pair(name, (columns, n), dtype_of(dtype))
+        for odd in (False, True) if columns > 16 else (False,):
+            if odd:
+                odd_ones_among(y.T, v.T, name.startswith("log"))
+            z = call(name, y, v)
+            of_columns = call(name, np.ascontiguousarray(y.T), np.ascontiguousarray(v.T), axis=0)
+            assert_same_bits(of_columns.T, z)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("n", [10, 19, 40])
+@pytest.mark.parametrize("name", ["softmax_vjp_from_output", "log_softmax_vjp_from_output"])
+def test_columns_of_kept_outputs_beyond_the_caches(isa: str, name: str, n: int, dtype: str) -> None:
+    y, v = pair(name, (131072, n), dtype_of(dtype))
+    odd_ones_among(y.T, v.T, name.startswith("log"))
+    of_columns = call(name, np.ascontiguousarray(y.T), np.ascontiguousarray(v.T), axis=0)
+    assert_same_bits(of_columns.T, call(name, y, v))
+
+
 def test_what_is_left_of_a_sum(isa: str) -> None:
     """Partial sums that cancel, and leave next to nothing in what they lack."""
     n, left = 40960, 1.37 * 2.0**-105

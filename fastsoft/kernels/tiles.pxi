@@ -138,13 +138,12 @@ cdef inline void end_by_factor(
 
 
 cdef inline void end_by_log(
-    floating* tile, Py_ssize_t size, const Shift[floating]* s, const Log[floating]* log, vec[floating] top, How how,
-    Ending[floating]* end
+    floating* tile, Py_ssize_t size, const Shift[floating]* s, const Log[floating]* log, How how, Ending[floating]* end
 ) noexcept nogil:
     """Nor where a logarithm is NaN, or logits are not taken as they came"""
     if How is Plain:
         if not has_nan(log.hi):
-            end_with(end[0], log[0], top)
+            end_with(end[0], log[0], s.each)
             return
     block_log(<const floating**> &tile, &tile, 1, 0, size, &s.each, log, how, True)
     set_ended(end[0], True)
@@ -200,7 +199,7 @@ cdef inline void apply_tiles(
         tile = x + t * size
         if op.kind == LOG_SOFTMAX:
             own = log_shift(log[t], s[t], <floating> op.empty)
-            end_by_log(tile, n * lanes, &s[t], &own, top[t], how, end + t)
+            end_by_log(tile, n * lanes, &s[t], &own, how, end + t)
         else:
             store(tile, log_sum_exp(log[t], s[t], top[t]), lanes)
 

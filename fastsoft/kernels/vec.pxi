@@ -171,7 +171,7 @@ cdef extern from "few.hpp" namespace "fastsoft" nogil:
     cppclass Ending[T]:
         pass
     void end_with[T](Ending[T]&, const pair[T]& factor)
-    void end_with[T](Ending[T]&, const Log[T]&, vec[T] max)
+    void end_with[T](Ending[T]&, const Log[T]&, const Shared[T]&)
     void set_ended[T](Ending[T]&, bint is_log)
     void end_in_place[T](T* tile, ptrdiff_t n, const Ending[T]*)
     void to_tile[T, S](S** rows, ptrdiff_t n, T* tile)

@@ -26,7 +26,7 @@ template <class T, class S> APART void rows_to_square(const S* const* rows, ptrd
 template <class T> struct Ending {
     pair<T> factor;
     Log<T> log;
-    vec<T> max;  // of the logits
+    vec<T> max;
     bool is_log;
 };
 template <class T> INLINE vec<T> by_factor(vec<T> v, const Ending<T>& end) { return scaled(v, end.factor); }
@@ -39,16 +39,18 @@ template <class T> INLINE void end_with(Ending<T>& end, const pair<T>& factor) {
     end.factor = factor;
     end.is_log = false;
 }
-template <class T> INLINE void end_with(Ending<T>& end, const Log<T>& log, vec<T> max) {
+template <class T> INLINE void end_with(Ending<T>& end, const Log<T>& log, const Shared<T>& s) {
     end.log = log;
-    end.max = max;
+    end.max = s.max;  // of an empty row not the maximum
     end.is_log = true;
 }
 // Of a tile that needs no more, as those beside it are ended: from logarithms 0 is taken, none being a maximum.
 template <class T> INLINE void set_ended(Ending<T>& end, bool is_log) {
     const vec<T> zero = fill(T(0));
-    if (is_log) end_with(end, Log<T>{zero, zero, zero}, fill(std::numeric_limits<T>::quiet_NaN()));
-    else end_with(end, pair<T>{fill(T(1)), zero});
+    end.factor = {fill(T(1)), zero};
+    end.log = {zero, zero, zero};
+    end.max = fill(std::numeric_limits<T>::quiet_NaN());
+    end.is_log = is_log;
 }
 template <class T> INLINE void end_in_place(T* tile, ptrdiff_t n, const Ending<T>* end) {
     for (ptrdiff_t j = 0; j < n; j++) store(tile + j * vec<T>::lanes, load_ended(tile + j * vec<T>::lanes, end), (ptrdiff_t)vec<T>::lanes);
