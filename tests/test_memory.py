@@ -175,8 +175,8 @@ def results(y):
 
 for dtype in map(dtype_of, ("float16", "bfloat16", "float32", "float64")):
     for op in OPS:
-        for rows, n in ((1, 1), (3, 5), (40, 7), (16, 33), (3, 100)) if op.classes > 1 else (
-            (1, 1), (3, 5), (40, 7), (16, 33), (3, 100), (70, 16), (2, 4099), (1, 20_003)):
+        for rows, n in ((1, 1), (3, 5), (16, 3), (32, 2), (40, 7), (16, 33), (3, 100)) if op.classes > 1 else (
+            (1, 1), (3, 5), (16, 3), (32, 2), (40, 7), (16, 33), (3, 100), (70, 16), (2, 4099), (1, 20_003)):
             x = np.random.default_rng(n).normal(0, 3, (rows, n)).astype(dtype)
             for axis in (-1, 0):
                 arguments = op.arguments(x if axis else np.ascontiguousarray(x.T), axis)

@@ -344,7 +344,9 @@ cdef inline bint in_long_runs(const Batch* b, Py_ssize_t count, element* unused)
         return b.n <= (classes_in_lane - 1) * lanes
     if b.n <= classes_in_lane * lanes:
         return True
-    return count == b.shape[b.ndim - 1] and (read <= NEARBY or NEARBY < few <= read // 2 <= FARTHER // 2)
+    if size < <Py_ssize_t> sizeof(float) or count < b.shape[b.ndim - 1]:
+        return False
+    return read <= NEARBY or NEARBY < few <= read // 2 <= FARTHER // 2
 
 
 cdef inline Py_ssize_t columns_at_once(
@@ -429,7 +431,7 @@ cdef inline Py_ssize_t direct_columns(
     """Columns from row i on, of what goes faster without tiles, as far as they are in order; how many"""
     cdef Columns[element] x, v, out
     cdef Py_ssize_t count
-    cdef bint wide = sizeof(element) >= sizeof(float)  # what is not comes by way of tiles, unless it is a kept output
+    cdef bint wide = sizeof(element) >= sizeof(float)  # of what is not only kept outputs go so
     cdef bint narrow = wide and 1 < b.n <= narrow_classes and (b.op.kind <= VJP or b.op.kind == LABELS)
     cdef bint from_output = b.op.kind == VJP_FROM_OUTPUT or b.op.kind == LOG_VJP_FROM_OUTPUT
     if not narrow and not (wide and are_logit_columns(b, scratch)) and (not from_output or b.n > BLOCK):

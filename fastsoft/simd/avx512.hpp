@@ -23,7 +23,7 @@ inline rf load(const float* p) { return _mm512_loadu_ps(p); }
 inline rd load(const double* p) { return _mm512_loadu_pd(p); }
 inline rf widen(const half*, __m256i a) { return _mm512_cvtph_ps(a); }
 inline rf widen(const bfloat*, __m256i a) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(a), 16)); }
-inline rf widen(const bnumber*, __m256i a) {  // one instruction, which what computes exponentials needs for that
+inline rf widen(const bnumber*, __m256i a) {  // in one instruction; exp would wait for it, and has others
     const __m512i word = _mm512_set_epi32(15 << 16, 14 << 16, 13 << 16, 12 << 16, 11 << 16, 10 << 16, 9 << 16, 8 << 16,
                                           7 << 16, 6 << 16, 5 << 16, 4 << 16, 3 << 16, 2 << 16, 1 << 16, 0);
     return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, word, _mm512_castsi256_si512(a)));
@@ -152,7 +152,10 @@ inline __m128d load_16(const double* p) { return _mm_loadu_pd(p); }
 inline __m128 load_16(const float* p, ptrdiff_t count) { return _mm_maskz_loadu_ps((__mmask8)first(count), p); }
 inline void store_16(float* p, __m128 a) { _mm_storeu_ps(p, a); }
 inline void store_16(double* p, __m128d a) { _mm_storeu_pd(p, a); }
-inline void store_16(float* p, __m128 a, ptrdiff_t count) { _mm_mask_storeu_ps(p, (__mmask8)first(count), a); }
+inline void store_16(float* p, __m128 a, ptrdiff_t count) {
+    __asm__("" : "+v"(a));  // GCC would store by vextractf32x4 with a mask, which faults for what the mask leaves out
+    _mm_mask_storeu_ps(p, (__mmask8)first(count), a);
+}
 template <class Rows, class Load> inline rf load_parts(Rows rows, Load load, float) {
     rf a = _mm512_castps128_ps512(load(rows[0]));
     a = _mm512_insertf32x4(a, load(rows[4]), 1);

@@ -11,6 +11,7 @@ namespace fastsoft { namespace {
 // small registers a lot of code would gain little.
 const int column_vecs = 16, long_column_vecs = narrow_classes > 0 ? 64 : column_vecs;
 const int classes_in_lane = 4;  // up to which some lanes go at once
+template <class S> constexpr bool direct_columns = long_column_vecs > column_vecs || std::is_same<S, work<S>>::value;
 
 // Calls each(t, i, left) for the vecs of `columns` columns from column `first` on: as Together does, but the last one, of
 // which a part may be there, apart. What each class asks for is little here, and so faster by an eighth.
@@ -28,30 +29,31 @@ template <class T, class Each> INLINE void each_column_vecs(ptrdiff_t first, ptr
         each(std::integral_constant<int, 1>(), whole + t, i, left);
     });
 }
-template <class S, class T, int U> INLINE vec<T, U> load_like(vec<T, U>, const S* p, ptrdiff_t left) { return load_some<U>(p, left, T(0)); }
 // What a class of a kept output adds to the sum of a column, and what there is that must not be.
 template <class S> struct ProductOfOutput {
     typedef work<S> T;
     static const int length = run_length;
+    static const bool lane_by_lane = std::is_same<S, T>::value;  // whether many classes may go so
     Columns<S> y, v;
     vec<T> largest = fill(T(0));
     template <int U> INLINE vec<T, U> add(ptrdiff_t j, ptrdiff_t i, ptrdiff_t left, vec<T, U> run) {
-        const vec<T, U> w = load_like(run, v.at(j, i), left);
+        const vec<T, U> w = load_some<U>(v.at(j, i), left, T(0));
         for (int u = 0; !has_fma && u < U; u++) largest = larger(absolute(part(w, u)), largest);
-        return mul_add(load_like(run, y.at(j, i), left), w, run);
+        return mul_add(load_some<U>(y.at(j, i), left, T(0)), w, run);
     }
     INLINE bool in_order() const { return all_moderate(largest); }
 };
-template <class T> constexpr T largest_log = 64;  // of y, which is below 0 in all that is of use; others are counted, and NaN
+template <class T> constexpr T largest_log = sizeof(T) == 4 ? 44 : 64;  // of y, 0 at most in all that is of use: exp_unshifted is finite
 template <class S> struct TotalOfLogOutput {
     typedef work<S> T;
     static const int length = 1;
+    static const bool lane_by_lane = false;
     Columns<S> y, v;
-    vec<T> beyond = fill(T(0));
+    vec<T> beyond = fill(T(0));  // how many are, or are NaN
     template <int U> INLINE vec<T, U> add(ptrdiff_t j, ptrdiff_t i, ptrdiff_t left, vec<T, U> run) {
-        const vec<T, U> own = load_like(run, y.at(j, i), left);
+        const vec<T, U> own = load_some<U>(y.at(j, i), left, T(0));
         for (int u = 0; u < U; u++) beyond = beyond + keep(not_below(part(own, u), fill(largest_log<T>)), fill(T(1)));
-        return run + load_like(run, v.at(j, i), left);
+        return run + load_some<U>(v.at(j, i), left, T(0));
     }
     INLINE bool in_order() const { return !any(not_below(beyond, fill(T(1)))); }
 };
@@ -149,9 +151,9 @@ template <class Term> struct ColumnSums {
         return all_moderate(most) && term.in_order();
     }
 };
-// Of each vec to room[t]; false where they are not in order.
 const int tree_over_lanes = 5;  // lanes that it has on its way
 template <class T> constexpr int sums_room = std::max(vec<T>::lanes * column_vecs, tree_over_lanes * long_column_vecs);
+// Of each vec to room[t]; false where they are not in order.
 template <class Term>
 APART bool sums_by_class(Term term, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, pair<typename Term::T>* room) {
     ColumnSums<Term> a(term, n, first, columns, false, room);
@@ -161,13 +163,16 @@ APART bool sums_by_class(Term term, ptrdiff_t n, ptrdiff_t first, ptrdiff_t colu
 template <class Term>
 APART bool sums_in_long_runs(Term term, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool far, pair<typename Term::T>* room) {
     ColumnSums<Term> a(term, n, first, columns, far, room);
+    if constexpr (Term::lane_by_lane)
+        if (n > classes_in_lane * a.lanes) a.template add_lanes<1>(0, 1, 0);
     if (n <= classes_in_lane * a.lanes) a.template add_lanes<4>(0, 1, 0);
-    else a.template add_lanes<1>(0, 1, 0);
     return a.in_order();
 }
 template <class Term>
 INLINE bool sums_of_columns(Term term, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool long_runs, bool far, pair<typename Term::T>* room) {
-    return long_runs ? sums_in_long_runs(term, n, first, columns, far, room) : sums_by_class(term, n, first, columns, room);
+    if constexpr (long_column_vecs > column_vecs)
+        if (long_runs) return sums_in_long_runs(term, n, first, columns, far, room);
+    return sums_by_class(term, n, first, columns, room);
 }
 // Past the caches, if wanted, where a whole vec, which then begins with a line, is written; never those of 16 bits.
 template <class S> INLINE void put_vec(S* z, vec<work<S>> own, ptrdiff_t left, bool past) {
@@ -202,10 +207,12 @@ APART bool vjp_of_stored_columns(Columns<S> y, Columns<S> v, Columns<S> z, ptrdi
 }
 template <class S>
 INLINE bool vjp_of_output_columns(const Columns<S>& y, const Columns<S>& v, const Columns<S>& z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past, bool long_runs, bool far) {
-    return vjp_of_stored_columns(stored(y), stored(v), stored(z), n, first, columns, past, long_runs, far);
+    if constexpr (!direct_columns<S>) return false;
+    else return vjp_of_stored_columns(stored(y), stored(v), stored(z), n, first, columns, past, long_runs, far);
 }
 template <class S>
 APART bool log_vjp_of_output_columns(Columns<S> y, Columns<S> v, Columns<S> z, ptrdiff_t n, ptrdiff_t first, ptrdiff_t columns, bool past, bool long_runs, bool far) {
+    if constexpr (!direct_columns<S>) return false;
     typedef work<S> T;
     const Shared<T> shared = unshifted(T(0));
     pair<T> totals[sums_room<T>];
@@ -344,7 +351,7 @@ template <class T> struct LogitColumns {
         }
         return columns;
     }
-    // z of the first `count` columns, by what in_order made of them, past the caches as in ColumnSums. Some classes of a vec,
+    // z of the first `count` columns, by what in_order made of them, past the caches as put_vec does. Some classes of a vec,
     // and then of the next, so that what these ask for is in registers, and lines that lie together are written together.
     template <class Of> INLINE void put(const Columns<T>& z, ptrdiff_t count, bool past, const Of* of) const {
         const ptrdiff_t lanes = vec<T>::lanes;

@@ -31,11 +31,17 @@ inline void store(half* p, rf a) { for (int i = 0; i < 4; i++) from_work(a[i], p
 inline void store(bfloat* p, rf a) { for (int i = 0; i < 4; i++) from_work(a[i], p + i); }
 inline rf from_bytes(const char* p, rf) { return rf{(float)p[0], (float)p[1], (float)p[2], (float)p[3]}; }
 inline rd from_bytes(const char* p, rd) { return rd{(double)p[0], (double)p[1]}; }
-template <class T, class R> inline R load_part(const T* p, ptrdiff_t count, R rest) {
+template <class R, class T> inline R with_part(R rest, const T* p, ptrdiff_t count) {
     for (ptrdiff_t i = 0; i < count; i++) rest[i] = to_work(p[i]);
     return rest;
 }
-template <class T, class R> inline void store_part(T* p, R a, ptrdiff_t count) {
+inline rf load_part(const float* p, ptrdiff_t count, rf rest) { return with_part(rest, p, count); }
+inline rd load_part(const double* p, ptrdiff_t count, rd rest) { return with_part(rest, p, count); }
+inline void store_part(float* p, rf a, ptrdiff_t count) { for (ptrdiff_t i = 0; i < count; i++) p[i] = a[i]; }
+inline void store_part(double* p, rd a, ptrdiff_t count) { for (ptrdiff_t i = 0; i < count; i++) p[i] = a[i]; }
+// Of 16 bits, not inlined: a lot of code.
+template <class S> __attribute__((noinline)) rf load_part(const S* p, ptrdiff_t count, rf rest) { return with_part(rest, p, count); }
+template <class S> __attribute__((noinline)) void store_part(S* p, rf a, ptrdiff_t count) {
     for (ptrdiff_t i = 0; i < count; i++) from_work(a[i], p + i);
 }
 
