@@ -72,8 +72,8 @@ inline rd load_part(const double* p, ptrdiff_t count, rd rest) {
     const __m256i m = first_d(count);
     return _mm256_blendv_pd(rest, _mm256_maskload_pd(p, m), _mm256_castsi256_pd(m));
 }
-// Of 16 bits, by two at a time, and the last by itself; what stores is not inlined, a lot of code.
-template <class S> inline rf load_part(const S* p, ptrdiff_t count, rf rest) {
+// Of 16 bits, by two at a time, and the last by itself; not inlined, a lot of code.
+template <class S> __attribute__((noinline)) rf load_part(const S* p, ptrdiff_t count, rf rest) {
     const __m128i last = _mm_cmpeq_epi16(_mm_set1_epi16((short)(count - 1)), _mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7));
     const __m128i twos = _mm_maskload_epi32((const int*)p, _mm256_castsi256_si128(first_f(count / 2)));
     const __m128i all = _mm_blendv_epi8(twos, _mm_set1_epi16((short)p[count - 1].bits), last);
