@@ -103,7 +103,7 @@ cdef inline bint are_logit_columns(const Batch* b, element* unused) noexcept nog
 
 cdef inline Py_ssize_t rows_at_once(const Batch* b, element* unused) noexcept nogil:
     """Rows that are computed, or read and written, together"""
-    cdef Py_ssize_t lanes = REGISTER // (sizeof(double) if element is double else sizeof(float))
+    cdef Py_ssize_t lanes = lanes_of_work(unused)
     if not by_tiles(b, sizeof(element)):
         if are_logit_columns(b, unused):
             return lanes * max(logit_vecs, tiles_together(b, unused))

@@ -11,7 +11,7 @@ cdef inline const Ahead* look_ahead(
     const Batch* b, Py_ssize_t i, Py_ssize_t stop, Ahead* ahead, element* unused
 ) noexcept nogil:
     """Of each tile from row i on the one TILES further, where rows follow each other without a gap; else NULL"""
-    cdef Py_ssize_t lanes = REGISTER // max(sizeof(element), sizeof(float)), size = b.n * <Py_ssize_t> sizeof(element)
+    cdef Py_ssize_t lanes = lanes_of_work(unused), size = b.n * <Py_ssize_t> sizeof(element)
     cdef int t
     if i + TILES * lanes >= stop or b.x_step != sizeof(element) or b.out_step != sizeof(element) or b.ndim != 1:
         return NULL
@@ -174,7 +174,7 @@ cdef inline int columns_to_line(const Batch* b, Py_ssize_t i, Py_ssize_t stop, e
 cdef inline Py_ssize_t side_by_side(const Batch* b, Py_ssize_t i, Py_ssize_t stop, element* unused) noexcept nogil:
     """Of the rows from i to stop how many should go into tiles together: of columns, no more than lie side by side,
     unless their tiles would be almost empty, and small, so that gathering others costs less"""
-    cdef Py_ssize_t last = b.ndim - 1, lanes = REGISTER // max(sizeof(element), sizeof(float)), columns
+    cdef Py_ssize_t last = b.ndim - 1, lanes = lanes_of_work(unused), columns
     if last < 0 or b.x_step == sizeof(element) or b.x_stride[last] != sizeof(element):
         return stop - i
     columns = b.shape[last]
@@ -189,7 +189,7 @@ cdef inline const Ahead* next_panel(
     """What lies after the `count` tiles from row i on, to be fetched; NULL for long runs of memory, which the CPU
     foresees itself, for what the caches hold already, or do not hold, and where all of it would fall into a few of
     their sets; also where few classes are only read, which read_panel fetches well enough"""
-    cdef Py_ssize_t width = REGISTER // max(sizeof(element), sizeof(float)) * sizeof(element), t
+    cdef Py_ssize_t width = lanes_of_work(unused) * sizeof(element), t
     cdef bint writes = results_of(b) == b.n and (not b.stream or b.out_step % REGISTER != 0)
     if not large_caches or count == PANEL_TILES or b.x_step % PAGE == 0 or is_nearby(b, unused):
         return NULL
@@ -306,10 +306,6 @@ cdef inline int next_tiles(
 
 
 # ---- columns straight from and to memory ----
-
-cdef inline Py_ssize_t lanes_of_work(element* unused) noexcept nogil:
-    return REGISTER // <Py_ssize_t> max(sizeof(element), sizeof(float))
-
 
 cdef inline bint set_columns(
     const Batch* b, Py_ssize_t i, Columns[element]* x, Columns[element]* v, Columns[element]* out

@@ -41,6 +41,11 @@ cdef inline Py_ssize_t evenly_from(const Batch* b, Py_ssize_t i, Py_ssize_t stop
 # In the functions below `unused` only says which element type is meant. float16 and bfloat16 go with float;
 # combinations that do not occur are compiled all the same, hence the conditions on types.
 
+cdef inline Py_ssize_t lanes_of_work(element* unused) noexcept nogil:
+    """Lanes of a register of the work type"""
+    return REGISTER // <Py_ssize_t> max(sizeof(element), sizeof(float))
+
+
 cdef inline void gather(
     const char* x, Py_ssize_t step, Py_ssize_t n, floating* y, Py_ssize_t y_step, element* unused
 ) noexcept nogil:
